@@ -1,0 +1,215 @@
+package aggregator
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/rowtide/rowtide"
+)
+
+// itemOverhead is what one pending change weighs beside its bytes in the log:
+// the decoded values, their slice and the index entry, measured at 0.4 to 1 KB.
+const itemOverhead = 512
+
+// item is the newest pending state of one key.
+type item struct {
+	plan    *plan
+	id      string
+	version rowtide.Version
+	row     []rowtide.Value // from: the image; nil: the key lost its row
+	arg     rowtide.Value   // rebuild: the key as the column holds it
+}
+
+// lookup is a pending question "which keys does this change touch".
+type lookup struct {
+	plan    *plan
+	args    []any
+	version rowtide.Version
+}
+
+// dirty is the set of keys that wait for a flush. The newest change per key
+// wins; transactions go in whole. It is not safe for concurrent use.
+type dirty struct {
+	items   []item
+	index   []map[string]int32 // by module, id → place in items
+	lookups []lookup
+	asked   map[string]int // pending look-ups by question → place in lookups
+	scratch []byte
+
+	bytes   int
+	txs     int
+	last    rowtide.Position
+	gtids   []string
+	version rowtide.Version
+	oldest  time.Time
+}
+
+func newDirty(modules int) *dirty {
+	d := &dirty{index: make([]map[string]int32, modules), asked: map[string]int{}}
+	for i := range d.index {
+		d.index[i] = map[string]int32{}
+	}
+	return d
+}
+
+// reset empties the set and keeps its memory.
+func (d *dirty) reset() {
+	for i := range d.index {
+		clear(d.index[i])
+	}
+	clear(d.asked)
+	clear(d.items) // let the rows go
+	clear(d.lookups)
+	d.items, d.lookups, d.gtids = d.items[:0], d.lookups[:0], d.gtids[:0]
+	d.bytes, d.txs, d.version, d.oldest, d.last = 0, 0, 0, time.Time{}, rowtide.Position{}
+}
+
+// pending reports whether a flush has anything to write.
+func (d *dirty) pending() bool { return len(d.items)+len(d.lookups) > 0 }
+
+// note records that tx is part of the set.
+func (d *dirty) note(tx *rowtide.Tx) {
+	if d.txs == 0 {
+		d.oldest = tx.CommittedAt
+	}
+	d.txs++
+	d.bytes += tx.Bytes
+	d.last = tx.Position
+	d.version = tx.Version
+	if tx.Position.GTID != "" {
+		d.gtids = append(d.gtids, tx.Position.GTID)
+	}
+}
+
+// add folds one change in, for one module.
+func (d *dirty) add(p *plan, c *rowtide.Change, v rowtide.Version) error {
+	switch {
+	case p.lookup != nil:
+		d.addLookup(p, c, v)
+		return nil
+	case p.value != nil:
+		return d.addFrom(p, c, v)
+	}
+	return d.addWatched(p, c, v)
+}
+
+// addFrom keeps the after-image under its key. A row that moves to another key
+// leaves an EMPTY entry behind, in the same flush.
+func (d *dirty) addFrom(p *plan, c *rowtide.Change, v rowtide.Version) error {
+	if c.Before != nil {
+		if err := d.put(p, c.Before, v, nil); err != nil {
+			return fmt.Errorf("table %s: key before the change: %w", c.Table, err)
+		}
+	}
+	if c.After != nil {
+		if err := d.put(p, c.After, v, c.After); err != nil {
+			return fmt.Errorf("table %s: key after the change: %w", c.Table, err)
+		}
+	}
+	return nil
+}
+
+// put records row (nil: none) under the key of image.
+func (d *dirty) put(p *plan, image []rowtide.Value, v rowtide.Version, row []rowtide.Value) error {
+	var err error
+	if d.scratch, err = p.tmpl.append(d.scratch[:0], image, p.key); err != nil {
+		return err
+	}
+	it := d.item(p)
+	it.version, it.row = v, row
+	if p.value == nil {
+		it.arg = image[p.key[0]]
+	}
+	return nil
+}
+
+// item finds or makes the item of the key in scratch.
+func (d *dirty) item(p *plan) *item {
+	idx := d.index[p.mod.index]
+	if i, ok := idx[string(d.scratch)]; ok {
+		d.items[i].plan = p
+		return &d.items[i]
+	}
+	id := string(d.scratch)
+	idx[id] = int32(len(d.items)) //nolint:gosec // bounded by MaxPending
+	d.items = append(d.items, item{plan: p, id: id})
+	d.bytes += itemOverhead
+	return &d.items[len(d.items)-1]
+}
+
+// addWatched marks the keys of both images for a rebuild. A NULL (a reference
+// that is not set) touches no key.
+func (d *dirty) addWatched(p *plan, c *rowtide.Change, v rowtide.Version) error {
+	if !p.touched(c) {
+		return nil
+	}
+	for _, image := range [][]rowtide.Value{c.Before, c.After} {
+		if image == nil {
+			continue
+		}
+		if err := d.put(p, image, v, nil); err != nil && !errors.Is(err, errNullKey) {
+			return fmt.Errorf("table %s: %w", c.Table, err)
+		}
+	}
+	return nil
+}
+
+// touched reports whether the change matters to a watch with columns.
+func (p *plan) touched(c *rowtide.Change) bool {
+	if len(p.only) == 0 || c.Op != rowtide.OpUpdate {
+		return true
+	}
+	for _, i := range p.only {
+		if !sameValue(c.Before[i], c.After[i]) {
+			return true
+		}
+	}
+	return false
+}
+
+func sameValue(a, b rowtide.Value) bool {
+	// Slices do not compare with ==; rendering does for all types alike.
+	x, errX := rowtide.AppendValue(nil, a)
+	y, errY := rowtide.AppendValue(nil, b)
+	return errX == nil && errY == nil && string(x) == string(y)
+}
+
+// addLookup queues the look-up for both images. The same question asked again
+// within a flush is asked once, with the newer version.
+func (d *dirty) addLookup(p *plan, c *rowtide.Change, v rowtide.Version) {
+	if !p.touched(c) {
+		return
+	}
+	for _, image := range [][]rowtide.Value{c.Before, c.After} {
+		if image == nil {
+			continue
+		}
+		args := make([]any, len(p.args))
+		name := fmt.Appendf(d.scratch[:0], "%p", p.lookup)
+		for i, col := range p.args {
+			args[i] = image[col]
+			name = fmt.Appendf(name, "\x00%v", args[i])
+		}
+		d.scratch = name
+		if i, ok := d.asked[string(name)]; ok {
+			d.lookups[i].version = v
+			continue
+		}
+		d.asked[string(name)] = len(d.lookups)
+		d.lookups = append(d.lookups, lookup{plan: p, args: args, version: v})
+		d.bytes += itemOverhead
+	}
+}
+
+// touch marks a key that a look-up found. A key that is dirty already keeps the
+// newer version.
+func (d *dirty) touch(p *plan, key rowtide.Value, v rowtide.Version) error {
+	var err error
+	if d.scratch, err = rowtide.AppendText(d.scratch[:0], key); err != nil {
+		return err
+	}
+	it := d.item(p)
+	it.arg, it.version = key, max(it.version, v)
+	return nil
+}

@@ -1,0 +1,72 @@
+package aggregator
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// statement is a query with named parameters, ready to be bound by position.
+type statement struct {
+	text   string
+	parts  []string // one more than params
+	params []string
+}
+
+// parseStatement finds the ":name" parameters outside of quotes, back-quotes and
+// comments.
+func parseStatement(q string) (statement, error) {
+	s := statement{text: q}
+	start := 0
+	for i := 0; i < len(q); {
+		switch c := q[i]; {
+		case c == '\'' || c == '"' || c == '`':
+			end := strings.IndexByte(q[i+1:], c)
+			if end < 0 {
+				return s, fmt.Errorf("has a %c that is not closed: %.60q", c, q)
+			}
+			i += end + 2
+		case strings.HasPrefix(q[i:], "/*"):
+			end := strings.Index(q[i:], "*/")
+			if end < 0 {
+				return s, errors.New("has a comment that is not closed")
+			}
+			i += end + 2
+		case c == ':' && i+1 < len(q) && isName(q[i+1]):
+			end := i + 1
+			for end < len(q) && isName(q[end]) {
+				end++
+			}
+			s.parts = append(s.parts, q[start:i])
+			s.params = append(s.params, q[i+1:end])
+			i, start = end, end
+		default:
+			i++
+		}
+	}
+	s.parts = append(s.parts, q[start:])
+	return s, nil
+}
+
+func isName(c byte) bool {
+	return c == '_' || c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
+}
+
+// bind writes the query with as many question marks per parameter as it has
+// values, and lines the values up.
+func (s statement) bind(values func(param string) []any) (query string, args []any) {
+	var b strings.Builder
+	for i, p := range s.params {
+		b.WriteString(s.parts[i])
+		vs := values(p)
+		for j := range vs {
+			if j > 0 {
+				b.WriteByte(',')
+			}
+			b.WriteByte('?')
+		}
+		args = append(args, vs...)
+	}
+	b.WriteString(s.parts[len(s.params)])
+	return b.String(), args
+}

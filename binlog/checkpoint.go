@@ -1,0 +1,187 @@
+package binlog
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/rowtide/rowtide"
+)
+
+// Checkpoint says how far a source has been taken care of: every transaction up
+// to it is in Redis and on Kafka, acknowledged.
+type Checkpoint struct {
+	// Source is the server's identity, so that another server at the same address
+	// is noticed.
+	Source string `json:"source"`
+	// Epoch is the lineage's number; the high bits of every Version.
+	Epoch uint32 `json:"epoch"`
+	// File and Pos are where the last transaction ended.
+	File string `json:"file"`
+	Pos  uint64 `json:"pos"`
+	// GTIDSet holds every transaction taken care of; empty without GTIDs.
+	GTIDSet string    `json:"gtid_set,omitempty"`
+	SavedAt time.Time `json:"saved_at"`
+}
+
+// Position is the checkpoint's file and offset.
+func (c Checkpoint) Position() rowtide.Position { return rowtide.Position{File: c.File, Pos: c.Pos} }
+
+// Store keeps one checkpoint.
+type Store interface {
+	// Load returns the checkpoint, or nil and no error when there is none.
+	Load(ctx context.Context) (*Checkpoint, error)
+	// Save replaces the checkpoint. After it returns nil, a crash of this process
+	// cannot lose it.
+	Save(ctx context.Context, c *Checkpoint) error
+}
+
+// RedisStore keeps the checkpoint beside the data it describes, so that a Redis
+// that loses writes also loses the claim to have them.
+type RedisStore struct {
+	rdb redis.UniversalClient
+	key string
+}
+
+// NewRedisStore keeps the checkpoint of the named daemon under prefix.
+func NewRedisStore(rdb redis.UniversalClient, prefix, name string) *RedisStore {
+	return &RedisStore{rdb: rdb, key: prefix + ":checkpoint:" + name}
+}
+
+// Load implements Store.
+func (s *RedisStore) Load(ctx context.Context) (*Checkpoint, error) {
+	b, err := s.rdb.Get(ctx, s.key).Bytes()
+	if errors.Is(err, redis.Nil) {
+		return nil, nil //nolint:nilnil // no checkpoint yet, as the interface says
+	}
+	if err != nil {
+		return nil, fmt.Errorf("load checkpoint %s: %w", s.key, err)
+	}
+	return decodeCheckpoint(s.key, b)
+}
+
+// Save implements Store.
+func (s *RedisStore) Save(ctx context.Context, c *Checkpoint) error {
+	b, err := json.Marshal(c)
+	if err != nil {
+		return fmt.Errorf("encode checkpoint: %w", err)
+	}
+	if err := s.rdb.Set(ctx, s.key, b, 0).Err(); err != nil {
+		return fmt.Errorf("save checkpoint %s: %w", s.key, err)
+	}
+	return nil
+}
+
+func decodeCheckpoint(where string, b []byte) (*Checkpoint, error) {
+	var c Checkpoint
+	if err := json.Unmarshal(b, &c); err != nil {
+		return nil, fmt.Errorf("decode checkpoint %s: %w; remove it to start anew", where, err)
+	}
+	return &c, nil
+}
+
+// FileStore keeps the checkpoint in a file.
+type FileStore struct{ path string }
+
+// NewFileStore keeps the checkpoint at path; its folder must exist.
+func NewFileStore(path string) *FileStore { return &FileStore{path: path} }
+
+// Load implements Store.
+func (s *FileStore) Load(context.Context) (*Checkpoint, error) {
+	b, err := os.ReadFile(s.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil //nolint:nilnil // no checkpoint yet, as the interface says
+	}
+	if err != nil {
+		return nil, fmt.Errorf("load checkpoint: %w", err)
+	}
+	return decodeCheckpoint(s.path, b)
+}
+
+// Save implements Store: a temporary file is written, synced and renamed over
+// the old one, and the folder is synced, so that a power cut leaves one of the
+// two.
+func (s *FileStore) Save(_ context.Context, c *Checkpoint) error {
+	b, err := json.Marshal(c)
+	if err != nil {
+		return fmt.Errorf("encode checkpoint: %w", err)
+	}
+	dir := filepath.Dir(s.path)
+	tmp, err := os.CreateTemp(dir, ".checkpoint-*")
+	if err != nil {
+		return fmt.Errorf("save checkpoint: %w", err)
+	}
+	defer os.Remove(tmp.Name())
+	_, err = tmp.Write(b)
+	if err := errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
+		return fmt.Errorf("save checkpoint: %w", err)
+	}
+	if err := os.Rename(tmp.Name(), s.path); err != nil {
+		return fmt.Errorf("save checkpoint: %w", err)
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("sync checkpoint folder: %w", err)
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// Progress folds applied transactions into the checkpoint. It is safe for one
+// writer and any number of readers of Current.
+type Progress struct {
+	store Store
+	mu    sync.Mutex
+	c     Checkpoint
+	gtids *gtidSet
+}
+
+// NewProgress continues from c.
+func NewProgress(store Store, flavor string, c Checkpoint) (*Progress, error) {
+	g, err := parseGTIDSet(flavor, c.GTIDSet)
+	if err != nil {
+		return nil, err
+	}
+	return &Progress{store: store, c: c, gtids: g}, nil
+}
+
+// Save records that every transaction up to last, whose ids are gtids in order,
+// is acknowledged everywhere. It blocks until the store has it.
+func (p *Progress) Save(ctx context.Context, last rowtide.Position, gtids []string) error {
+	p.mu.Lock()
+	for _, g := range gtids {
+		if err := p.gtids.add(g); err != nil {
+			p.mu.Unlock()
+			return err
+		}
+	}
+	p.c.File, p.c.Pos = last.File, last.Pos
+	if !p.gtids.empty() {
+		p.c.GTIDSet = p.gtids.String()
+	}
+	p.c.SavedAt = time.Now().UTC()
+	c := p.c
+	p.mu.Unlock()
+	return p.store.Save(ctx, &c)
+}
+
+// Current is the newest checkpoint, saved or about to be.
+func (p *Progress) Current() Checkpoint {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.c
+}
+
+// adopt makes the checkpoint another server's, in a new epoch.
+func (p *Progress) adopt(source string, epoch uint32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.c.Source, p.c.Epoch = source, epoch
+}

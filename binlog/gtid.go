@@ -1,0 +1,93 @@
+package binlog
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/go-mysql-org/go-mysql/mysql"
+)
+
+// gtidSet is the set of transactions taken care of. It is kept incrementally:
+// cloning or re-parsing the set per transaction, as go-mysql offers, costs most
+// of the throughput when a server has seen many sources.
+type gtidSet struct {
+	flavor string
+	set    mysql.GTIDSet
+	// MySQL: the last id added and the run of consecutive ids it ends, which is
+	// merged into set when the run breaks or the set is read.
+	uuid     string
+	from, to int64
+}
+
+func parseGTIDSet(flavor, s string) (*gtidSet, error) {
+	set, err := mysql.ParseGTIDSet(flavor, s)
+	if err != nil {
+		return nil, fmt.Errorf("parse GTID set %q: %w", s, err)
+	}
+	return &gtidSet{flavor: flavor, set: set}, nil
+}
+
+// add takes one transaction's id, or several joined by commas.
+func (g *gtidSet) add(gtid string) error {
+	for gtid != "" {
+		var one string
+		one, gtid, _ = strings.Cut(gtid, ",")
+		if err := g.addOne(one); err != nil {
+			return fmt.Errorf("add GTID %q: %w", one, err)
+		}
+	}
+	return nil
+}
+
+func (g *gtidSet) addOne(gtid string) error {
+	if g.flavor == mysql.MariaDBFlavor {
+		return g.set.Update(gtid)
+	}
+	colon := strings.LastIndexByte(gtid, ':')
+	if colon < 0 {
+		return fmt.Errorf("no colon in it")
+	}
+	n, err := strconv.ParseInt(gtid[colon+1:], 10, 64)
+	if err != nil {
+		return err
+	}
+	if gtid[:colon] == g.uuid && n == g.to+1 {
+		g.to = n
+		return nil
+	}
+	if err := g.merge(); err != nil {
+		return err
+	}
+	g.uuid, g.from, g.to = gtid[:colon], n, n
+	return nil
+}
+
+func (g *gtidSet) merge() error {
+	if g.uuid == "" {
+		return nil
+	}
+	run := g.uuid + ":" + strconv.FormatInt(g.from, 10) + "-" + strconv.FormatInt(g.to, 10)
+	g.uuid = ""
+	return g.set.Update(run)
+}
+
+// current is the set itself; it must not be changed by the caller.
+func (g *gtidSet) current() (mysql.GTIDSet, error) {
+	if err := g.merge(); err != nil {
+		return nil, fmt.Errorf("merge GTIDs: %w", err)
+	}
+	return g.set, nil
+}
+
+func (g *gtidSet) String() string {
+	set, err := g.current()
+	if err != nil {
+		return err.Error()
+	}
+	return set.String()
+}
+
+func (g *gtidSet) empty() bool {
+	return g.uuid == "" && g.set.IsEmpty()
+}

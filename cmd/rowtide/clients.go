@@ -1,0 +1,72 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"log"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/IBM/sarama"
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
+
+	"github.com/rowtide/rowtide/config"
+	"github.com/rowtide/rowtide/publisher"
+)
+
+// newRedisClient makes a client for one server, a cluster or a primary watched
+// by sentinels. Retries are the callers': a script that ran although its reply
+// was lost must not be repeated by the client behind their backs.
+func newRedisClient(c config.Redis) (redis.UniversalClient, error) {
+	opts := &redis.UniversalOptions{
+		Addrs: c.Addrs, Username: c.Username, Password: c.Password, DB: c.DB,
+		MasterName: c.Master, IsClusterMode: c.Cluster, MaxRetries: -1, ClientName: "rowtide",
+	}
+	if c.TLS != "off" {
+		host, _, err := net.SplitHostPort(c.Addrs[0])
+		if err != nil {
+			return nil, fmt.Errorf("redis.addrs %q: want host:port", c.Addrs[0])
+		}
+		opts.TLSConfig = &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12, InsecureSkipVerify: c.TLS == "skip-verify"} //nolint:gosec // the operator's choice
+	}
+	return redis.NewUniversalClient(opts), nil
+}
+
+// checkRedis says in one sentence what is wrong with the way to Redis.
+func checkRedis(ctx context.Context, rdb redis.UniversalClient, c config.Redis) error {
+	err := rdb.Ping(ctx).Err()
+	switch {
+	case err == nil:
+		return nil
+	case strings.HasPrefix(err.Error(), "WRONGPASS"), strings.HasPrefix(err.Error(), "NOAUTH"):
+		return fmt.Errorf("redis at %s refuses user %q (redis.username, redis.password): %w", strings.Join(c.Addrs, ","), c.Username, err)
+	case strings.HasPrefix(err.Error(), "NOPERM"):
+		return fmt.Errorf("redis user %q lacks a permission: %w; docs/operations.md lists the commands that the daemon needs", c.Username, err)
+	}
+	return fmt.Errorf("cannot talk to redis at %s (redis.addrs); is it up and reachable from here? %w", strings.Join(c.Addrs, ","), err)
+}
+
+func openKafka(c publisher.Config) (sarama.Client, error) {
+	cfg := publisher.ProducerConfig()
+	cfg.Net.DialTimeout = 5 * time.Second
+	cfg.Metadata.Retry.Max = 2
+	client, err := sarama.NewClient(c.Brokers, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("cannot talk to kafka at %s (kafka.brokers); is it up and reachable from here? %w", strings.Join(c.Brokers, ","), err)
+	}
+	return client, nil
+}
+
+// quietLibraries sends the clients' own chatter nowhere: what matters of it
+// comes back as errors, and the steady state is silent.
+func quietLibraries() {
+	sarama.Logger = log.New(discard{}, "", 0)
+	logging.Disable()
+}
+
+type discard struct{}
+
+func (discard) Write(p []byte) (int, error) { return len(p), nil }

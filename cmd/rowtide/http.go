@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// status is what /status serves and `rowtide status` prints.
+type status struct {
+	Name         string   `json:"name"`
+	Source       string   `json:"source"`
+	Server       string   `json:"server"`
+	Ready        bool     `json:"ready"`
+	Problems     []string `json:"problems,omitempty"`
+	Position     string   `json:"position"`
+	GTIDSet      string   `json:"gtid_set,omitempty"`
+	Epoch        uint32   `json:"epoch"`
+	SavedAt      string   `json:"checkpoint_saved_at"`
+	LagSeconds   float64  `json:"last_flush_lag_seconds"`
+	Transactions int64    `json:"transactions"`
+	Changes      int64    `json:"changes"`
+	Written      int64    `json:"entries_written"`
+	Superseded   int64    `json:"entries_superseded"`
+	Modules      []string `json:"modules"`
+	UpSeconds    float64  `json:"up_seconds"`
+}
+
+func (d *daemon) status() status {
+	c, st := d.progress.Current(), d.obs.State()
+	s := status{
+		Name: d.cfg.Name, Source: d.cfg.Source.Addr, Server: d.source.Server().Flavor + " " + d.source.Server().Version,
+		Position: c.Position().String(), GTIDSet: c.GTIDSet, Epoch: c.Epoch, SavedAt: c.SavedAt.Format(time.RFC3339),
+		LagSeconds: float64(st.LagMicros.Load()) / 1e6, Transactions: st.Transactions.Load(), Changes: st.Changes.Load(),
+		Written: st.Written.Load(), Superseded: st.Stale.Load(), UpSeconds: time.Since(d.started).Seconds(),
+	}
+	for _, m := range d.modules {
+		s.Modules = append(s.Modules, m.Config().Name)
+	}
+	if !st.Connected.Load() {
+		s.Problems = append(s.Problems, "the source is not connected; the log says why")
+	}
+	if st.RedisAway.Load() {
+		s.Problems = append(s.Problems, "redis refuses writes; the source is held back")
+	}
+	if st.KafkaAway.Load() {
+		s.Problems = append(s.Problems, "kafka refuses records; the source is held back")
+	}
+	s.Ready = len(s.Problems) == 0
+	return s
+}
+
+func (d *daemon) routes() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(d.reg, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { writeText(w, http.StatusOK, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if s := d.status(); !s.Ready {
+			writeText(w, http.StatusServiceUnavailable, s.Problems...)
+			return
+		}
+		writeText(w, http.StatusOK, "ready")
+	})
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		enc := json.NewEncoder(w)
+		enc.SetIndent("", "  ")
+		_ = enc.Encode(d.status()) // the reader has gone away
+	})
+	return mux
+}
+
+func writeText(w http.ResponseWriter, code int, lines ...string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(code)
+	for _, l := range lines {
+		_, _ = fmt.Fprintln(w, l) // the reader has gone away
+	}
+}
+
+// server is an HTTP server that is already listening; the zero value serves
+// nothing.
+type server struct {
+	srv *http.Server
+	ln  net.Listener
+}
+
+// listen binds before it returns, so that a taken port is an error of the start.
+func listen(addr string, h http.Handler) (*server, error) {
+	if addr == "" {
+		return &server{}, nil
+	}
+	var lc net.ListenConfig
+	ln, err := lc.Listen(context.Background(), "tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("http.listen %s: %w", addr, err)
+	}
+	s := &server{srv: &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}, ln: ln}
+	go func() { _ = s.srv.Serve(ln) }() // ends with Close, and has nothing else to say
+	return s, nil
+}
+
+func (s *server) addr() string {
+	if s.ln == nil {
+		return "off"
+	}
+	return s.ln.Addr().String()
+}
+
+func (s *server) close() {
+	if s.srv == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if err := s.srv.Shutdown(ctx); errors.Is(err, context.DeadlineExceeded) {
+		s.srv.Close() //nolint:errcheck,gosec // a client that reads for ever
+	}
+}

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rowtide/rowtide"
+	"github.com/rowtide/rowtide/config"
+)
+
+// Exit codes, part of the command line's contract.
+const (
+	exitClean        = 0
+	exitRuntime      = 1
+	exitConfig       = 2
+	exitPositionLost = 3
+	exitDiffers      = 4
+)
+
+// errDiffers: verify found differences.
+var errDiffers = errors.New("redis and the source differ")
+
+// usageError is a command line that makes no sense; it exits like a bad config.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+func exitCode(err error) int {
+	var cfg *config.Error
+	var usage *usageError
+	switch {
+	case err == nil:
+		return exitClean
+	case errors.As(err, &cfg), errors.As(err, &usage):
+		return exitConfig
+	case errors.Is(err, rowtide.ErrPositionLost):
+		return exitPositionLost
+	case errors.Is(err, errDiffers):
+		return exitDiffers
+	}
+	return exitRuntime
+}
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "rowtide",
+		Short: "Keeps Redis and local caches right by following a MySQL or MariaDB binary log",
+		// Errors are printed once, by main; usage only when asked for.
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
+	root.AddCommand(newRun(), newCheck(), newVerify(), newStatus(), newStock(), newDemo(), newVersion())
+	return root
+}
+
+// configFlag adds -c, which every command that reads a config has.
+func configFlag(c *cobra.Command, path *string) {
+	c.Flags().StringVarP(path, "config", "c", "rowtide.yaml", "config file")
+}
+
+func newVersion() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version and exit",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintln(c.OutOrStdout(), version())
+			return err
+		},
+	}
+}
+
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "rowtide (unknown build)"
+	}
+	v := info.Main.Version
+	if v == "" || v == "(devel)" {
+		v = "development build"
+	}
+	return "rowtide " + v + " (" + info.GoVersion + ")"
+}
+
+func newLogger(w io.Writer, l config.Log) *slog.Logger {
+	var level slog.Level
+	// The level's name has been validated.
+	_ = level.UnmarshalText([]byte(l.Level))
+	opts := &slog.HandlerOptions{Level: level}
+	if l.Format == "json" {
+		return slog.New(slog.NewJSONHandler(w, opts))
+	}
+	return slog.New(slog.NewTextHandler(w, opts))
+}

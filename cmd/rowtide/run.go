@@ -1,0 +1,33 @@
+package main
+
+import (
+	"errors"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rowtide/rowtide/config"
+)
+
+func newRun() *cobra.Command {
+	var path string
+	c := &cobra.Command{
+		Use:   "run",
+		Short: "Follow the binary log: overwrite Redis, broadcast over Kafka",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) (err error) {
+			cfg, err := config.Load(path)
+			if err != nil {
+				return err
+			}
+			quietLibraries()
+			d := newDaemon(cfg, newLogger(c.ErrOrStderr(), cfg.Log))
+			defer func() { err = errors.Join(err, d.close()) }()
+			if err := d.open(c.Context()); err != nil {
+				return err
+			}
+			return d.run(c.Context())
+		},
+	}
+	configFlag(c, &path)
+	return c
+}

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rowtide/rowtide/config"
+)
+
+// report is what verify prints per module.
+type report struct {
+	Module      string       `json:"module"`
+	Keys        int          `json:"keys"`
+	Differences []difference `json:"differences"`
+}
+
+func newVerify() *cobra.Command {
+	var path string
+	var only []string
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "verify",
+		Short: "Compare every key of Redis with the source, both ways; exit code 4 when they differ",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) (err error) {
+			cfg, err := config.Load(path)
+			if err != nil {
+				return err
+			}
+			quietLibraries()
+			d := newDaemon(cfg, newLogger(c.ErrOrStderr(), cfg.Log))
+			defer func() { err = errors.Join(err, d.close()) }()
+			if err := d.preflight(c.Context()); err != nil {
+				return err
+			}
+			v := &verifier{db: d.source.Reader(rebuildConns), rdb: d.rdb, prefix: cfg.Redis.Prefix}
+			var reports []report
+			total := 0
+			for _, m := range d.modules {
+				if len(only) > 0 && !slices.Contains(only, m.Config().Name) {
+					continue
+				}
+				keys, diffs, err := v.module(c.Context(), m)
+				if err != nil {
+					return fmt.Errorf("verify module %s: %w", m.Config().Name, err)
+				}
+				total += len(diffs)
+				reports = append(reports, report{m.Config().Name, keys, diffs})
+			}
+			if err := printReports(c, reports, total, asJSON); err != nil {
+				return err
+			}
+			if total > 0 {
+				return fmt.Errorf("%w: %d differences", errDiffers, total)
+			}
+			return nil
+		},
+	}
+	configFlag(c, &path)
+	c.Flags().StringSliceVarP(&only, "module", "m", nil, "modules to check (default all)")
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+// shownDifferences is how many a person is shown per module; --json has all.
+const shownDifferences = 5
+
+func printReports(c *cobra.Command, reports []report, total int, asJSON bool) error {
+	if asJSON {
+		return json.NewEncoder(c.OutOrStdout()).Encode(reports)
+	}
+	t := tabwriter.NewWriter(c.OutOrStdout(), 0, 4, 2, ' ', 0)
+	fmt.Fprintln(t, "module\tkeys\tdifferences")
+	for _, r := range reports {
+		fmt.Fprintf(t, "%s\t%d\t%d\n", r.Module, r.Keys, len(r.Differences))
+		for _, d := range r.Differences[:min(len(r.Differences), shownDifferences)] {
+			fmt.Fprintf(t, "  %s %s\n    redis:  %.200s\n    source: %.200s\n", d.Kind, d.ID, d.Redis, d.Source)
+		}
+	}
+	fmt.Fprintf(t, "%d differences\n", total)
+	return t.Flush()
+}

@@ -1,0 +1,167 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"reflect"
+	"strings"
+
+	"github.com/go-viper/mapstructure/v2"
+	"github.com/spf13/viper"
+)
+
+// Error is what is wrong with a config file; exit code 2.
+type Error struct {
+	// File is the path as it was given.
+	File string
+	// Err holds all faults, joined.
+	Err error
+}
+
+func (e *Error) Error() string {
+	faults := strings.Split(e.Err.Error(), "\n")
+	if len(faults) == 1 {
+		return fmt.Sprintf("config %s: %s", e.File, faults[0])
+	}
+	return fmt.Sprintf("config %s has %d faults:\n  %s", e.File, len(faults), strings.Join(faults, "\n  "))
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// Load reads the file, lays the environment over it, fills in defaults and
+// validates. A variable is ROWTIDE_ and the key's path in capitals, joined by _:
+// ROWTIDE_SOURCE_PASSWORD. Lists are comma-separated there; modules come from
+// the file only. Every error is an [*Error].
+func Load(path string) (Config, error) {
+	c, err := load(path)
+	if err != nil {
+		return Config{}, &Error{File: path, Err: err}
+	}
+	return c, nil
+}
+
+func load(path string) (Config, error) {
+	v := viper.New()
+	v.SetConfigFile(path)
+	v.SetConfigType("yaml")
+	if err := v.ReadInConfig(); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return Config{}, errors.New("no such file; README.md shows a first one")
+		}
+		return Config{}, fmt.Errorf("not readable as YAML: %w", err)
+	}
+	v.SetEnvPrefix("ROWTIDE")
+	v.SetEnvKeyReplacer(strings.NewReplacer(".", "_"))
+	// Viper asks the environment only for keys that it knows.
+	for _, key := range leafKeys(reflect.TypeFor[Config](), "") {
+		if err := v.BindEnv(key); err != nil {
+			return Config{}, fmt.Errorf("bind %s: %w", key, err)
+		}
+	}
+	var c Config
+	hook := mapstructure.ComposeDecodeHookFunc(mapstructure.StringToTimeDurationHookFunc(), mapstructure.StringToSliceHookFunc(","))
+	if err := v.UnmarshalExact(&c, viper.DecodeHook(hook)); err != nil {
+		return Config{}, decodeFaults(err)
+	}
+	if err := errors.Join(
+		readSecret(&c.Source.Password, c.Source.PasswordFile, "source.password_file"),
+		readSecret(&c.Redis.Password, c.Redis.PasswordFile, "redis.password_file"),
+	); err != nil {
+		return Config{}, err
+	}
+	if !v.IsSet("http.listen") {
+		c.HTTP.Listen = DefaultListen
+	}
+	c = c.WithDefaults()
+	return c, c.Validate()
+}
+
+// leafKeys lists the dotted paths of all fields that are no lists of structs.
+func leafKeys(t reflect.Type, prefix string) []string {
+	var out []string
+	for i := range t.NumField() {
+		f := t.Field(i)
+		key := prefix + f.Tag.Get("mapstructure")
+		switch {
+		case f.Type.Kind() == reflect.Struct:
+			out = append(out, leafKeys(f.Type, key+".")...)
+		case f.Type.Kind() == reflect.Slice && f.Type.Elem().Kind() == reflect.Struct:
+		default:
+			out = append(out, key)
+		}
+	}
+	return out
+}
+
+// decodeFaults rewords the decoder's findings: what users meet here is a
+// misspelt key or a value of the wrong kind.
+func decodeFaults(err error) error {
+	var errs []error
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		line = strings.TrimSpace(strings.TrimLeft(strings.TrimSpace(line), "*"))
+		if line == "" || strings.HasPrefix(line, "decoding failed due to") {
+			continue
+		}
+		line = strings.TrimPrefix(line, "1 error(s) decoding: ")
+		if where, keys, ok := strings.Cut(line, " has invalid keys: "); ok {
+			where = strings.Trim(where, "'")
+			for key := range strings.SplitSeq(keys, ", ") {
+				errs = append(errs, fmt.Errorf("%s is not a known key%s", strings.TrimPrefix(where+"."+key, "."), suggest(key)))
+			}
+			continue
+		}
+		errs = append(errs, errors.New(line))
+	}
+	return errors.Join(errs...)
+}
+
+// suggest names the known key that is closest to a misspelt one, if any is
+// within two edits.
+func suggest(key string) string {
+	best, distance := "", 3
+	for _, known := range knownKeys(reflect.TypeFor[Config](), nil) {
+		if d := edits(key, known); d < distance {
+			best, distance = known, d
+		}
+	}
+	if best == "" {
+		return "; remove it, or see docs/configuration.md"
+	}
+	return fmt.Sprintf("; did you mean %q?", best)
+}
+
+func knownKeys(t reflect.Type, out []string) []string {
+	for i := range t.NumField() {
+		f := t.Field(i)
+		out = append(out, f.Tag.Get("mapstructure"))
+		ft := f.Type
+		for ft.Kind() == reflect.Slice || ft.Kind() == reflect.Pointer {
+			ft = ft.Elem()
+		}
+		if ft.Kind() == reflect.Struct {
+			out = knownKeys(ft, out)
+		}
+	}
+	return out
+}
+
+// edits is the Levenshtein distance.
+func edits(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diag := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			diag, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, diag+cost)
+		}
+	}
+	return row[len(b)]
+}

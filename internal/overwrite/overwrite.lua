@@ -1,0 +1,35 @@
+-- Set-if-newer for many envelopes in one call.
+-- KEYS: the keys. ARGV[1]: mode (cdc, replay, fill). Then for key i:
+-- ARGV[2i] the envelope, ARGV[2i+1] its ttl in milliseconds (0: none).
+-- Returns one code per key, see overwrite.go.
+--
+-- Versions are compared as two 32-bit halves: Lua numbers are doubles and are
+-- exact only to 2^53, and Lua's < on strings depends on the locale.
+local mode, out = ARGV[1], {}
+for i = 1, #KEYS do
+  local env, ttl = ARGV[2 * i], ARGV[2 * i + 1]
+  local head = redis.pcall('GETRANGE', KEYS[i], 0, 11)
+  local code = 1
+  if type(head) == 'table' then
+    code = 4
+  elseif head == '' then
+    if mode == 'replay' then code = 3 end
+  elseif #head == 12 and string.byte(head) == 0xA7 then
+    local ch, cl = struct.unpack('>I4I4', string.sub(head, 5, 12))
+    local nh, nl = struct.unpack('>I4I4', string.sub(env, 5, 12))
+    if ch > nh or (ch == nh and cl > nl) then
+      code = 0
+    elseif ch == nh and cl == nl and mode == 'fill' then
+      code = 2
+    end
+  end
+  if code == 1 then
+    if ttl == '0' then
+      redis.call('SET', KEYS[i], env)
+    else
+      redis.call('SET', KEYS[i], env, 'PX', ttl)
+    end
+  end
+  out[i] = code
+end
+return out
