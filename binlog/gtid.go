@@ -1,6 +1,7 @@
 package binlog
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -18,6 +19,7 @@ type gtidSet struct {
 	// merged into set when the run breaks or the set is read.
 	uuid     string
 	from, to int64
+	newest   string // MariaDB: the last id added, not yet in set
 }
 
 func parseGTIDSet(flavor, s string) (*gtidSet, error) {
@@ -42,11 +44,11 @@ func (g *gtidSet) add(gtid string) error {
 
 func (g *gtidSet) addOne(gtid string) error {
 	if g.flavor == mysql.MariaDBFlavor {
-		return g.set.Update(gtid)
+		return g.addMariaDB(gtid)
 	}
 	colon := strings.LastIndexByte(gtid, ':')
 	if colon < 0 {
-		return fmt.Errorf("no colon in it")
+		return errors.New("no colon in it")
 	}
 	n, err := strconv.ParseInt(gtid[colon+1:], 10, 64)
 	if err != nil {
@@ -63,7 +65,28 @@ func (g *gtidSet) addOne(gtid string) error {
 	return nil
 }
 
+// addMariaDB keeps the newest id of a domain aside: in a domain only the newest
+// counts.
+func (g *gtidSet) addMariaDB(gtid string) error {
+	dash := strings.IndexByte(gtid, '-')
+	if dash < 0 {
+		return errors.New("no dash in it")
+	}
+	if g.newest != "" && !strings.HasPrefix(g.newest, gtid[:dash+1]) {
+		if err := g.merge(); err != nil {
+			return err
+		}
+	}
+	g.newest = gtid
+	return nil
+}
+
 func (g *gtidSet) merge() error {
+	if g.newest != "" {
+		gtid := g.newest
+		g.newest = ""
+		return g.set.Update(gtid)
+	}
 	if g.uuid == "" {
 		return nil
 	}
@@ -89,5 +112,5 @@ func (g *gtidSet) String() string {
 }
 
 func (g *gtidSet) empty() bool {
-	return g.uuid == "" && g.set.IsEmpty()
+	return g.uuid == "" && g.newest == "" && g.set.IsEmpty()
 }

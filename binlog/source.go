@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -192,11 +191,11 @@ func (s *Source) syncer(d *dialer, h replication.EventHandler) (*replication.Bin
 	cfg := replication.BinlogSyncerConfig{
 		ServerID: s.cfg.ServerID, Flavor: s.server.Flavor, Host: host, Port: port,
 		User: s.cfg.User, Password: s.cfg.Password, TLSConfig: tlsConfig,
-		HeartbeatPeriod: s.cfg.Heartbeat, ReadTimeout: s.cfg.ReadTimeout,
-		ParseTime:               true, // a third faster than text, and typed
-		RenderJSONAsMySQLText:   true, // as a SELECT shows it
-		DisableRetrySync:        true, // the library's retry repeats rows without a sign
-		DiscardGTIDSet:          true, // see gtidSet
+		HeartbeatPeriod:         s.cfg.Heartbeat, // silence is noticed by our own connection, see idleConn
+		ParseTime:               true,            // a third faster than text, and typed
+		RenderJSONAsMySQLText:   true,            // as a SELECT shows it
+		DisableRetrySync:        true,            // the library's retry repeats rows without a sign
+		DiscardGTIDSet:          true,            // see gtidSet
 		FillZeroLogPos:          s.server.Flavor == mysql.MariaDBFlavor,
 		VerifyChecksum:          true,
 		EventCacheCount:         1, // unused with a synchronous handler
@@ -259,41 +258,4 @@ func (l *link) failure() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.err
-}
-
-// dialer opens connections until it is shut, and closes what it opened.
-type dialer struct {
-	timeout time.Duration
-	mu      sync.Mutex
-	closed  bool
-	conns   []net.Conn
-}
-
-var errShut = errors.New("connection is being closed")
-
-func (d *dialer) dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	d.mu.Lock()
-	closed := d.closed
-	d.mu.Unlock()
-	if closed {
-		return nil, errShut
-	}
-	nd := net.Dialer{Timeout: d.timeout}
-	c, err := nd.DialContext(ctx, network, addr)
-	if err != nil {
-		return nil, err
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.conns = append(d.conns, c)
-	return c, nil
-}
-
-func (d *dialer) shut() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.closed = true
-	for _, c := range d.conns {
-		c.Close() //nolint:errcheck,gosec // being thrown away
-	}
 }

@@ -77,6 +77,9 @@ type HTTP struct {
 	//
 	// Defaults to 127.0.0.1:8077.
 	Listen string `mapstructure:"listen"`
+	// Pprof serves /debug/pprof too. Off by default: a profile tells much and
+	// costs something.
+	Pprof bool `mapstructure:"pprof"`
 }
 
 // Log says how much is told. The steady state is silent at info.

@@ -1,0 +1,163 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+func goBuild(ctx context.Context, out string) error {
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", out, "./cmd/rowtide")
+	cmd.Stderr = os.Stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("build rowtide: %w", err)
+	}
+	return nil
+}
+
+var modelName = regexp.MustCompile(`model name\s*: (.*)`)
+
+func cpuName() string {
+	b, err := os.ReadFile("/proc/cpuinfo")
+	if m := modelName.FindSubmatch(b); err == nil && m != nil {
+		return string(m[1])
+	}
+	return "unknown CPU"
+}
+
+// daemon is a `rowtide run` process under measurement.
+type daemon struct {
+	cmd  *exec.Cmd
+	http string
+	log  *os.File
+}
+
+// startDaemon runs the daemon over the benchmark's table and returns when it has
+// begun to serve its status.
+func (b *bench) startDaemon(ctx context.Context, name string) (*daemon, error) {
+	var lc net.ListenConfig
+	ln, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	addr := ln.Addr().String()
+	ln.Close() //nolint:errcheck,gosec // only its number was wanted
+	cfg := fmt.Sprintf(`
+name: %[1]s
+source: {addr: "%[2]s", user: root, server_id: 4711}
+redis: {addrs: ["%[3]s"], prefix: %[1]s}
+kafka: {brokers: ["%[4]s"], topic: %[1]s.invalidations}
+http: {listen: "%[5]s", pprof: %[6]t}
+modules:
+  - name: item
+    key: "{id}"
+    from: {table: bench.item, columns: [id, name, price, state, updated_at]}
+`, name, b.sql.Addr, b.redis.Addr, strings.Join(b.brokers, `","`), addr, b.profile != "")
+	path := filepath.Join(filepath.Dir(b.bin), name+".yaml")
+	if err := os.WriteFile(path, []byte(cfg), 0o600); err != nil {
+		return nil, err
+	}
+	d := &daemon{http: addr, cmd: exec.Command(b.bin, "run", "-c", path)} //nolint:noctx // stopped by signal, to drain
+	if d.log, err = os.Create(filepath.Join(filepath.Dir(b.bin), name+".log")); err != nil {
+		return nil, err
+	}
+	d.cmd.Stderr = d.log
+	if err := d.cmd.Start(); err != nil {
+		return nil, err
+	}
+	if err := d.await(ctx, func(daemonStatus) bool { return true }); err != nil {
+		return nil, err
+	}
+	if b.profile != "" {
+		go d.saveProfile(ctx, filepath.Join(b.profile, name+".pprof"))
+	}
+	return d, nil
+}
+
+// saveProfile keeps three seconds of the daemon's CPU profile.
+func (d *daemon) saveProfile(ctx context.Context, path string) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+d.http+"/debug/pprof/profile?seconds=3", nil)
+	if err != nil {
+		return
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return
+	}
+	defer resp.Body.Close()
+	if b, err := io.ReadAll(resp.Body); err == nil {
+		_ = os.WriteFile(path, b, 0o600) // a profile that is not there will be noticed
+	}
+}
+
+type daemonStatus struct {
+	Position     string `json:"position"`
+	Transactions int64  `json:"transactions"`
+	Written      int64  `json:"entries_written"`
+	Superseded   int64  `json:"entries_superseded"`
+}
+
+// poll is the resolution of a throughput figure's ends: some thousandths of a
+// run.
+const poll = 5 * time.Millisecond
+
+func (d *daemon) await(ctx context.Context, ok func(daemonStatus) bool) error {
+	deadline := time.Now().Add(5 * time.Minute)
+	for time.Now().Before(deadline) {
+		if s, err := d.status(ctx); err == nil && ok(s) {
+			return nil
+		}
+		select {
+		case <-time.After(poll):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	log, _ := os.ReadFile(d.log.Name())
+	return fmt.Errorf("daemon did not get there; its log ends:\n%s", log)
+}
+
+func (d *daemon) status(ctx context.Context) (s daemonStatus, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+d.http+"/status", nil)
+	if err != nil {
+		return s, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return s, err
+	}
+	defer resp.Body.Close()
+	return s, json.NewDecoder(resp.Body).Decode(&s)
+}
+
+// cpuSeconds is the user and system time that a process has used.
+func cpuSeconds(pid int) float64 {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0
+	}
+	f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
+	const ticks = 100 // per second, on every Linux that Go runs on
+	user, _ := strconv.ParseFloat(f[11], 64)
+	sys, _ := strconv.ParseFloat(f[12], 64)
+	return (user + sys) / ticks
+}
+
+func (d *daemon) stop() error {
+	defer d.log.Close()
+	if err := d.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	return d.cmd.Wait()
+}
