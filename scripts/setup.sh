@@ -1,0 +1,337 @@
+#!/usr/bin/env bash
+# Installs what `rowtide demo` and the tests need besides Go.
+#
+#   scripts/setup.sh demo   a MySQL or MariaDB server and a Redis server
+#   scripts/setup.sh test   the above, MariaDB in any case, Java, Maven, a C
+#                           compiler for go test -race, and in the cache folder
+#                           MySQL 9.x and Apache Kafka 4.x
+#
+# A second run finds everything in place, is quiet and downloads nothing.
+#
+# MySQL comes from Debian's unstable suite and Kafka from Maven Central. Where
+# one of those two cannot be reached this script says so, leaves a file named
+# MISSING in that part's cache folder and still exits 0: `make test` then runs
+# degraded and says it in capitals. Any other fault is an error.
+set -euo pipefail
+# The output of apt and java is read below, so it must not be translated.
+export LC_ALL=C
+
+# 4.4.0 is listed on Maven Central but one of its own dependencies
+# (kafka-tools-api 4.4.0) is not there, so 4.3.1 is the newest that resolves.
+KAFKA_VERSION=4.3.1
+# Kafka 4.3.1 logs through SLF4J 1.7; without a binding its log would be empty.
+SLF4J_VERSION=1.7.36
+DEPENDENCY_PLUGIN_VERSION=3.8.1
+# Raise it when the layout of a cache folder changes: old folders are rebuilt.
+LAYOUT=1
+TRIES=3
+
+CACHE=${ROWTIDE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/rowtide}
+POLICY=/usr/sbin/policy-rc.d
+made_policy=
+scratch=
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+die() {
+	say "$*"
+	exit 1
+}
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# server_binary NAME finds a server: Debian keeps them in /usr/sbin, which is
+# not on every user's PATH.
+server_binary() { PATH="$PATH:/usr/sbin:/usr/local/sbin" command -v "$1" 2>/dev/null; }
+
+as_root() {
+	if [ "$(id -u)" = 0 ]; then
+		"$@"
+	elif have sudo; then
+		sudo "$@"
+	else
+		die "root is needed for: $*"
+	fi
+}
+
+cleanup() {
+	[ -z "$made_policy" ] || as_root rm -f "$POLICY"
+	[ -z "$scratch" ] || rm -rf "$scratch"
+}
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+
+# retry COMMAND... tries a download up to $TRIES times.
+retry() {
+	local n
+	for n in $(seq "$TRIES"); do
+		"$@" && return 0
+		[ "$n" = "$TRIES" ] || sleep $((n * 2))
+	done
+	return 1
+}
+
+# unreachable tells, from the log of apt or Maven, a closed network from a fault
+# of our own such as a wrong version.
+unreachable() {
+	grep -qiE 'could not (transfer|connect|resolve)|cannot initiate|unknown ?host|timed out|refused|unreachable|temporary failure|no route|no longer has a release file|does not have a release file' "$1"
+}
+
+# ---------------------------------------------------------------- Debian
+
+wanted=()
+want() { wanted+=("$@"); }
+
+apt_get() { as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=120 "$@"; }
+
+# install_wanted installs everything collected by want in one go. Servers that
+# it brings in are started neither now nor at the next boot: Rowtide starts its
+# own private ones, and a developer did not ask for a database service.
+install_wanted() {
+	[ ${#wanted[@]} -gt 0 ] || return 0
+	have apt-get || die "please install by hand (there is no apt-get here): ${wanted[*]}"
+	say "installing ${wanted[*]}"
+	if [ ! -e "$POLICY" ]; then
+		made_policy=yes
+		printf '#!/bin/sh\nexit 101\n' | as_root tee "$POLICY" >/dev/null
+		as_root chmod 755 "$POLICY"
+	fi
+	retry apt_get update || die "apt-get update does not work"
+	retry apt_get install -y --no-install-recommends "${wanted[@]}" >/dev/null ||
+		die "cannot install ${wanted[*]}"
+	local unit
+	for unit in mariadb redis-server; do
+		case " ${wanted[*]} " in
+		*" $unit "* | *" $unit-server "*)
+			! have systemctl || as_root systemctl disable --quiet "$unit" 2>/dev/null || true
+			;;
+		esac
+	done
+	wanted=()
+}
+
+# jre_package names the Debian package of a Java runtime new enough for Kafka.
+jre_package() {
+	if apt-cache show openjdk-17-jre-headless >/dev/null 2>&1; then
+		echo openjdk-17-jre-headless
+	else
+		echo default-jre-headless
+	fi
+}
+
+java_is_17() {
+	local version
+	have java || return 1
+	version=$(java -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p')
+	[ "${version:-0}" -ge 17 ]
+}
+
+# ---------------------------------------------------------------- MySQL 9
+
+# mirror prints the Debian mirror that this machine itself uses. apt reads its
+# own sources, so every form of them (one-line, deb822) is understood.
+mirror() {
+	apt-get indextargets --no-release-info --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null |
+		grep -E '/debian/?$' | head -n 1
+}
+
+# private_apt runs apt with its own sources, lists, cache and dpkg status, all
+# below $scratch: the system's packages are neither consulted nor touched, and
+# neither are the hooks in its configuration, which would clean the system's own
+# cache. Only how to reach the network (proxies and the like) is taken over.
+private_apt() { APT_CONFIG=$scratch/apt.conf apt-get -qq "$@" >"$scratch/apt.log" 2>&1; }
+
+write_apt_conf() {
+	apt-config dump Acquire >"$scratch/apt.conf"
+	cat >>"$scratch/apt.conf" <<-EOF
+		Dir::Etc::Main "/dev/null";
+		Dir::Etc::Parts "/dev/null";
+		Dir::Etc::SourceList "$scratch/sources.list";
+		Dir::Etc::SourceParts "/dev/null";
+		Dir::Etc::Preferences "/dev/null";
+		Dir::Etc::PreferencesParts "/dev/null";
+		Dir::State "$scratch";
+		Dir::State::status "$scratch/status";
+		Dir::State::lists "$scratch/lists";
+		Dir::Cache "$scratch/cache";
+		Debug::NoLocking "1";
+		APT::Sandbox::User "$(id -un)";
+		APT::Install-Recommends "false";
+		APT::Update::Error-Mode "any";
+		Acquire::Languages "none";
+		Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
+		Acquire::http::Timeout "30";
+		Acquire::https::Timeout "30";
+	EOF
+}
+
+# apt_or_unreachable runs private_apt with retries. It returns 2 when the
+# network was in the way, and ends the script when anything else was.
+apt_or_unreachable() {
+	retry private_apt "$@" && return 0
+	! unreachable "$scratch/apt.log" || return 2
+	cat "$scratch/apt.log" >&2
+	die "apt-get $* does not work with Debian's unstable suite"
+}
+
+# unpack_mysql DIR downloads mysqld and every library it needs, down to libc,
+# from the unstable suite, and unpacks them side by side into DIR. Started
+# through the unstable suite's own dynamic linker they run on any older Debian.
+# It returns 2 when the suite cannot be reached.
+unpack_mysql() {
+	local dir=$1 arch triplet linker deb uri keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+	arch=$(dpkg --print-architecture)
+	case $arch in
+	amd64) triplet=x86_64-linux-gnu linker=ld-linux-x86-64.so.2 ;;
+	arm64) triplet=aarch64-linux-gnu linker=ld-linux-aarch64.so.1 ;;
+	*) die "MySQL for $arch is not known to this script" ;;
+	esac
+	uri=$(mirror) || return 2
+	mkdir -p "$scratch"/lists/partial "$scratch"/cache/archives/partial "$dir"
+	echo "deb [signed-by=$keyring] $uri unstable main" >"$scratch/sources.list"
+	write_apt_conf
+	# An empty dpkg status makes apt resolve the whole closure from unstable;
+	# perl, which only packaging scripts need, is declared as there already.
+	cat >"$scratch/status" <<-EOF
+		Package: perl
+		Status: install ok installed
+		Maintainer: nobody <nobody@localhost>
+		Architecture: $arch
+		Multi-Arch: allowed
+		Version: 99
+		Description: stands in for the real one
+
+	EOF
+	apt_or_unreachable update || return 2
+	apt_or_unreachable install -y --download-only mysql-server-core || return 2
+	for deb in "$scratch"/cache/archives/*.deb; do
+		dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$dir" --no-same-owner \
+			--exclude='./usr/share/doc*' --exclude='./usr/share/man*' --exclude='./usr/share/locale*' \
+			--exclude='./usr/lib/systemd*' --exclude='./usr/bin/*' --exclude='*/gconv/*' ||
+			die "cannot unpack $deb"
+	done
+	# The wrapper finds its files from its own place, so the folder can move.
+	cat >"$dir/mysqld" <<-EOF
+		#!/bin/sh
+		here=\$(cd "\$(dirname "\$0")" && pwd)
+		exec "\$here/usr/lib/$triplet/$linker" --library-path "\$here/usr/lib/$triplet" \\
+			"\$here/usr/sbin/mysqld" "\$@" --basedir="\$here/usr" --plugin-dir="\$here/usr/lib/mysql/plugin" \\
+			--lc-messages-dir="\$here/usr/share/mysql" --character-sets-dir="\$here/usr/share/mysql/charsets"
+	EOF
+	chmod 755 "$dir/mysqld"
+	"$dir/mysqld" --no-defaults --version | sed -n 's/.*Ver \([0-9.]*\).*/\1/p' >"$dir/VERSION.new"
+	[ -s "$dir/VERSION.new" ] || die "the unpacked mysqld does not run"
+}
+
+setup_mysql() {
+	# VERSION is written last, so it stands only in a complete folder.
+	[ ! -e "$CACHE/mysql/VERSION" ] || [ "$(cat "$CACHE/mysql/LAYOUT" 2>/dev/null)" != "$LAYOUT" ] || return 0
+	if ! have apt-get || [ -z "$(mirror || true)" ]; then
+		missing mysql "this machine's package sources name no Debian mirror"
+		return 0
+	fi
+	say "unpacking MySQL 9 from Debian's unstable suite into $CACHE/mysql"
+	scratch=$(mktemp -d)
+	rm -rf "$CACHE/mysql.new"
+	local status=0
+	unpack_mysql "$CACHE/mysql.new" || status=$?
+	case $status in
+	0) adopt mysql ;;
+	2) missing mysql "Debian's unstable suite cannot be reached" ;;
+	*) die "unpacking MySQL stopped with status $status" ;;
+	esac
+	rm -rf "$scratch"
+	scratch=
+}
+
+# ---------------------------------------------------------------- Kafka 4
+
+pom() {
+	cat <<-EOF
+		<project xmlns="http://maven.apache.org/POM/4.0.0">
+		  <modelVersion>4.0.0</modelVersion>
+		  <groupId>rowtide</groupId><artifactId>kafka-for-tests</artifactId><version>1</version>
+		  <dependencies>
+		    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>$KAFKA_VERSION</version></dependency>
+		    <dependency><groupId>org.slf4j</groupId><artifactId>slf4j-simple</artifactId><version>$SLF4J_VERSION</version></dependency>
+		  </dependencies>
+		</project>
+	EOF
+}
+
+copy_jars() {
+	mvn -B -ntp -q -f "$scratch/pom.xml" \
+		"org.apache.maven.plugins:maven-dependency-plugin:$DEPENDENCY_PLUGIN_VERSION:copy-dependencies" \
+		-DincludeScope=runtime -DoutputDirectory="$1" >"$scratch/mvn.log" 2>&1
+}
+
+setup_kafka() {
+	[ "$(cat "$CACHE/kafka/VERSION" 2>/dev/null)" != "$KAFKA_VERSION" ] ||
+		[ "$(cat "$CACHE/kafka/LAYOUT" 2>/dev/null)" != "$LAYOUT" ] || return 0
+	say "fetching Apache Kafka $KAFKA_VERSION from Maven Central into $CACHE/kafka"
+	scratch=$(mktemp -d)
+	rm -rf "$CACHE/kafka.new"
+	mkdir -p "$CACHE/kafka.new/libs"
+	pom >"$scratch/pom.xml"
+	if retry copy_jars "$CACHE/kafka.new/libs"; then
+		echo "$KAFKA_VERSION" >"$CACHE/kafka.new/VERSION.new"
+		adopt kafka
+	elif unreachable "$scratch/mvn.log"; then
+		missing kafka "Maven Central cannot be reached"
+	else
+		cat "$scratch/mvn.log" >&2
+		die "Maven cannot resolve Apache Kafka $KAFKA_VERSION"
+	fi
+	rm -rf "$scratch"
+	scratch=
+}
+
+# ---------------------------------------------------------------- cache
+
+# adopt PART puts PART.new in the place of PART.
+adopt() {
+	echo "$LAYOUT" >"$CACHE/$1.new/LAYOUT"
+	mv "$CACHE/$1.new/VERSION.new" "$CACHE/$1.new/VERSION"
+	rm -rf "${CACHE:?}/$1"
+	mv "$CACHE/$1.new" "$CACHE/$1"
+	say "$1 $(cat "$CACHE/$1/VERSION") is ready"
+}
+
+missing() {
+	rm -rf "${CACHE:?}/$1.new"
+	mkdir -p "$CACHE/$1"
+	echo "$2" >"$CACHE/$1/MISSING"
+	say "DEGRADED: $1 could not be installed: $2"
+}
+
+# ---------------------------------------------------------------- main
+
+part=${1:-}
+case $part in
+demo | test) ;;
+*) die "usage: scripts/setup.sh demo|test" ;;
+esac
+
+mkdir -p "$CACHE"
+# Two set-ups at a time (two shells, two CI jobs) would unpack into each other.
+if have flock; then
+	exec 9>"$CACHE/setup.lock"
+	flock 9
+fi
+
+case $part in
+demo)
+	[ -n "$(server_binary mariadbd || server_binary mysqld || true)" ] || want mariadb-server
+	;;
+test)
+	[ -n "$(server_binary mariadbd || true)" ] || want mariadb-server
+	have redis-cli || want redis-tools
+	java_is_17 || want "$(jre_package)"
+	have mvn || want maven
+	# The race detector needs a C compiler.
+	have gcc || have clang || want gcc libc6-dev
+	;;
+esac
+[ -n "$(server_binary redis-server || true)" ] || want redis-server
+install_wanted
+[ "$part" = test ] || exit 0
+setup_mysql
+setup_kafka
