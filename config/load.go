@@ -29,52 +29,80 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// Load reads the file, lays the environment over it, fills in defaults and
-// validates. A variable is ROWTIDE_ and the key's path in capitals, joined by _:
-// ROWTIDE_SOURCE_PASSWORD. Lists are comma-separated there; modules come from
+// Load reads the daemon's file, lays the environment over it, fills in defaults
+// and validates. A variable is ROWTIDE_ and the key's path in capitals, joined by
+// _: ROWTIDE_SOURCE_PASSWORD. Lists are comma-separated there; modules come from
 // the file only. Every error is an [*Error].
 func Load(path string) (Config, error) {
-	c, err := load(path)
+	var c Config
+	v, err := decode(path, &c)
+	if err == nil {
+		err = errors.Join(
+			readSecret(&c.Source.Password, c.Source.PasswordFile, "source.password_file"),
+			readSecret(&c.Redis.Password, c.Redis.PasswordFile, "redis.password_file"),
+		)
+	}
 	if err != nil {
 		return Config{}, &Error{File: path, Err: err}
-	}
-	return c, nil
-}
-
-func load(path string) (Config, error) {
-	v := viper.New()
-	v.SetConfigFile(path)
-	v.SetConfigType("yaml")
-	if err := v.ReadInConfig(); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return Config{}, errors.New("no such file; README.md shows a first one")
-		}
-		return Config{}, fmt.Errorf("not readable as YAML: %w", err)
-	}
-	v.SetEnvPrefix("ROWTIDE")
-	v.SetEnvKeyReplacer(strings.NewReplacer(".", "_"))
-	// Viper asks the environment only for keys that it knows.
-	for _, key := range leafKeys(reflect.TypeFor[Config](), "") {
-		if err := v.BindEnv(key); err != nil {
-			return Config{}, fmt.Errorf("bind %s: %w", key, err)
-		}
-	}
-	var c Config
-	hook := mapstructure.ComposeDecodeHookFunc(mapstructure.StringToTimeDurationHookFunc(), mapstructure.StringToSliceHookFunc(","))
-	if err := v.UnmarshalExact(&c, viper.DecodeHook(hook)); err != nil {
-		return Config{}, decodeFaults(err)
-	}
-	if err := errors.Join(
-		readSecret(&c.Source.Password, c.Source.PasswordFile, "source.password_file"),
-		readSecret(&c.Redis.Password, c.Redis.PasswordFile, "redis.password_file"),
-	); err != nil {
-		return Config{}, err
 	}
 	if !v.IsSet("http.listen") {
 		c.HTTP.Listen = DefaultListen
 	}
 	c = c.WithDefaults()
-	return c, c.Validate()
+	if err := c.Validate(); err != nil {
+		return Config{}, &Error{File: path, Err: err}
+	}
+	return c, nil
+}
+
+// LoadStock is [Load] for the stock API's file.
+func LoadStock(path string) (Stock, error) {
+	var c Stock
+	v, err := decode(path, &c)
+	if err == nil {
+		err = errors.Join(
+			readSecret(&c.DB.Password, c.DB.PasswordFile, "db.password_file"),
+			readSecret(&c.Redis.Password, c.Redis.PasswordFile, "redis.password_file"),
+		)
+	}
+	if err != nil {
+		return Stock{}, &Error{File: path, Err: err}
+	}
+	if !v.IsSet("http.listen") {
+		c.HTTP.Listen = DefaultStockListen
+	}
+	c = c.WithDefaults()
+	if err := c.Validate(); err != nil {
+		return Stock{}, &Error{File: path, Err: err}
+	}
+	return c, nil
+}
+
+// decode fills out, a pointer to a config, from the file and the environment.
+func decode(path string, out any) (*viper.Viper, error) {
+	v := viper.New()
+	v.SetConfigFile(path)
+	v.SetConfigType("yaml")
+	if err := v.ReadInConfig(); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, errors.New("no such file; README.md shows a first one")
+		}
+		return nil, fmt.Errorf("not readable as YAML: %w", err)
+	}
+	v.SetEnvPrefix("ROWTIDE")
+	v.SetEnvKeyReplacer(strings.NewReplacer(".", "_"))
+	t := reflect.TypeOf(out).Elem()
+	// Viper asks the environment only for keys that it knows.
+	for _, key := range leafKeys(t, "") {
+		if err := v.BindEnv(key); err != nil {
+			return nil, fmt.Errorf("bind %s: %w", key, err)
+		}
+	}
+	hook := mapstructure.ComposeDecodeHookFunc(mapstructure.StringToTimeDurationHookFunc(), mapstructure.StringToSliceHookFunc(","))
+	if err := v.UnmarshalExact(out, viper.DecodeHook(hook)); err != nil {
+		return nil, decodeFaults(t, err)
+	}
+	return v, nil
 }
 
 // leafKeys lists the dotted paths of all fields that are no lists of structs.
@@ -82,8 +110,10 @@ func leafKeys(t reflect.Type, prefix string) []string {
 	var out []string
 	for i := range t.NumField() {
 		f := t.Field(i)
-		key := prefix + f.Tag.Get("mapstructure")
+		tag := f.Tag.Get("mapstructure")
+		key := prefix + tag
 		switch {
+		case tag == "-":
 		case f.Type.Kind() == reflect.Struct:
 			out = append(out, leafKeys(f.Type, key+".")...)
 		case f.Type.Kind() == reflect.Slice && f.Type.Elem().Kind() == reflect.Struct:
@@ -96,7 +126,7 @@ func leafKeys(t reflect.Type, prefix string) []string {
 
 // decodeFaults rewords the decoder's findings: what users meet here is a
 // misspelt key or a value of the wrong kind.
-func decodeFaults(err error) error {
+func decodeFaults(t reflect.Type, err error) error {
 	var errs []error
 	for line := range strings.SplitSeq(err.Error(), "\n") {
 		line = strings.TrimSpace(strings.TrimLeft(strings.TrimSpace(line), "*"))
@@ -107,7 +137,7 @@ func decodeFaults(err error) error {
 		if where, keys, ok := strings.Cut(line, " has invalid keys: "); ok {
 			where = strings.Trim(where, "'")
 			for key := range strings.SplitSeq(keys, ", ") {
-				errs = append(errs, fmt.Errorf("%s is not a known key%s", strings.TrimPrefix(where+"."+key, "."), suggest(key)))
+				errs = append(errs, fmt.Errorf("%s is not a known key%s", strings.TrimPrefix(where+"."+key, "."), suggest(t, key)))
 			}
 			continue
 		}
@@ -118,9 +148,9 @@ func decodeFaults(err error) error {
 
 // suggest names the known key that is closest to a misspelt one, if any is
 // within two edits.
-func suggest(key string) string {
+func suggest(t reflect.Type, key string) string {
 	best, distance := "", 3
-	for _, known := range knownKeys(reflect.TypeFor[Config](), nil) {
+	for _, known := range knownKeys(t, nil) {
 		if d := edits(key, known); d < distance {
 			best, distance = known, d
 		}
@@ -134,7 +164,9 @@ func suggest(key string) string {
 func knownKeys(t reflect.Type, out []string) []string {
 	for i := range t.NumField() {
 		f := t.Field(i)
-		out = append(out, f.Tag.Get("mapstructure"))
+		if tag := f.Tag.Get("mapstructure"); tag != "-" {
+			out = append(out, tag)
+		}
 		ft := f.Type
 		for ft.Kind() == reflect.Slice || ft.Kind() == reflect.Pointer {
 			ft = ft.Elem()

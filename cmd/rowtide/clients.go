@@ -49,13 +49,15 @@ func checkRedis(ctx context.Context, rdb redis.UniversalClient, c config.Redis) 
 	return fmt.Errorf("cannot talk to redis at %s (redis.addrs); is it up and reachable from here? %w", strings.Join(c.Addrs, ","), err)
 }
 
-func openKafka(c publisher.Config) (sarama.Client, error) {
+// dialKafka connects a client with the producer's settings; key is where the
+// brokers stand in the config, for the message.
+func dialKafka(brokers []string, key string) (sarama.Client, error) {
 	cfg := publisher.ProducerConfig()
 	cfg.Net.DialTimeout = 5 * time.Second
 	cfg.Metadata.Retry.Max = 2
-	client, err := sarama.NewClient(c.Brokers, cfg)
+	client, err := sarama.NewClient(brokers, cfg)
 	if err != nil {
-		return nil, fmt.Errorf("cannot talk to kafka at %s (kafka.brokers); is it up and reachable from here? %w", strings.Join(c.Brokers, ","), err)
+		return nil, fmt.Errorf("cannot talk to kafka at %s (%s); is it up and reachable from here? %w", strings.Join(brokers, ","), key, err)
 	}
 	return client, nil
 }

@@ -85,7 +85,7 @@ func (d *daemon) preflight(ctx context.Context) error {
 	}
 	needs, queries := needsOf(d.modules)
 	var kafkaErr error
-	d.kafka, kafkaErr = openKafka(d.cfg.Kafka)
+	d.kafka, kafkaErr = dialKafka(d.cfg.Kafka.Brokers, "kafka.brokers")
 	return errors.Join(
 		d.source.Preflight(ctx, needs, queries),
 		checkRedis(ctx, d.rdb, d.cfg.Redis),

@@ -129,3 +129,15 @@ func (s *server) close() {
 		s.srv.Close() //nolint:errcheck,gosec // a client that reads for ever
 	}
 }
+
+// freeListen is a loopback address with a port that was free a moment ago, for
+// servers that are private to a demo.
+func freeListen() string {
+	var lc net.ListenConfig
+	ln, err := lc.Listen(context.Background(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		return "127.0.0.1:0"
+	}
+	defer ln.Close()
+	return ln.Addr().String()
+}

@@ -211,7 +211,9 @@ func (w *sakilaWriters) statements(ctx context.Context, tx *sql.Tx, rng *rand.Ra
 		_, err := tx.ExecContext(ctx, q, args...)
 		return err
 	}
-	word := func() string { return fmt.Sprintf("%s %d é漢", []string{"RED", "BLUE", `QUO"TE`, "GREEN\n"}[rng.IntN(4)], rng.IntN(1e6)) }
+	word := func() string {
+		return fmt.Sprintf("%s %d é漢", []string{"RED", "BLUE", `QUO"TE`, "GREEN\n"}[rng.IntN(4)], rng.IntN(1e6))
+	}
 	switch rng.IntN(16) {
 	case 0:
 		return do("INSERT INTO film (title, description, release_year, language_id, rental_rate, length, rating, special_features) VALUES (?, ?, 2024, 1, ?, ?, 'PG-13', 'Trailers,Deleted Scenes')",
