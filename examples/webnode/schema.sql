@@ -1,0 +1,13 @@
+CREATE TABLE IF NOT EXISTS venue (
+  id   BIGINT PRIMARY KEY,
+  name VARCHAR(200) NOT NULL,
+  city VARCHAR(100) NOT NULL
+);
+
+CREATE TABLE IF NOT EXISTS event (
+  id          BIGINT PRIMARY KEY,
+  title       VARCHAR(200) NOT NULL,
+  venue_id    BIGINT NOT NULL,
+  visible_at  DATETIME(6) NOT NULL, -- UTC
+  sellable_at DATETIME(6) NOT NULL
+);

@@ -1,0 +1,94 @@
+package localsync
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/rowtide/rowtide"
+)
+
+// errHole is the cause of a gap in a producer's sequence.
+var errHole = errors.New("records are missing from the producer's sequence")
+
+// intake is the cache's side of the bus. Nothing here waits for anything but a
+// shard's lock, which is never held around I/O (race R23).
+type intake struct{ c *Cache }
+
+// Record implements Sink.
+func (in intake) Record(part int32, record []byte) {
+	c := in.c
+	if part < 0 || int(part) >= len(c.parts) {
+		c.bs.undecodable.Add(1)
+		return
+	}
+	now := c.now()
+	b, err := rowtide.DecodeBatch(record)
+	if err != nil {
+		// It may have named any key of the partition.
+		c.bs.undecodable.Add(1)
+		c.suspect(part, now, err)
+		return
+	}
+	p := &c.parts[part]
+	if p.heads.observe(&b, now) {
+		c.suspect(part, now, fmt.Errorf("producer %x at %d: %w", b.Producer, b.Sequence, errHole))
+	}
+	for i := range b.Items {
+		c.apply(&b.Items[i], &b, now)
+	}
+	// After the items: a watermark says that all up to it has been applied.
+	c.marks.add(now, b.Watermark)
+	c.bs.heard(&b, c.opt.Now())
+	if silentFor := now - p.heardAt.Swap(now); silentFor > int64(c.opt.Silence) {
+		c.opt.Logger.Info("bus is heard again", "partition", part, "silent_for", time.Duration(silentFor))
+	}
+}
+
+// Lost implements Sink.
+func (in intake) Lost(part int32, cause error) {
+	if part < 0 || int(part) >= len(in.c.parts) {
+		return
+	}
+	in.c.suspect(part, in.c.now(), cause)
+}
+
+// suspect puts everything of a partition in doubt with one store: no walk, no
+// flush, no stampede. Each entry is checked against Redis when it is next read.
+func (c *Cache) suspect(part int32, now int64, cause error) {
+	c.parts[part].suspect(now)
+	c.bs.gaps.Add(1)
+	c.opt.Logger.Warn("invalidations missed; checking entries against redis as they are read",
+		"partition", part, "cause", cause)
+	c.opt.Observer.Suspect(part, cause)
+}
+
+// apply raises one key's floor, resident or not, and swaps a pushed value in if
+// the key is resident.
+func (c *Cache) apply(inv *rowtide.Invalidation, b *rowtide.Batch, now int64) {
+	var stack [96]byte
+	hash := nameHash(appendLocalName(stack[:0], inv.Key))
+	part := uint16(inv.Key.Partition(c.partitions))
+	resident := c.store.raise(hash, part, inv.Version, now)
+	c.bs.applied.Add(1)
+	if resident && (inv.Value != nil || inv.Empty) {
+		c.push(inv, b, now)
+	}
+	c.opt.Observer.Applied(*inv, b)
+}
+
+// push keeps the new state that the invalidation itself tells: a value, or that
+// there is none.
+func (c *Cache) push(inv *rowtide.Invalidation, b *rowtide.Batch, now int64) {
+	m, ok := (*c.modules.Load())[moduleID{inv.Key.Module, inv.Key.Version}]
+	if !ok {
+		return
+	}
+	e := rowtide.Entry{Key: inv.Key, Version: inv.Version, BuiltAt: b.SentAt, TTL: m.policy.value.TTL, Payload: inv.Value}
+	if inv.Empty {
+		e.Flags, e.TTL, e.Payload = rowtide.FlagEmpty|rowtide.FlagDeleted, m.policy.empty.TTL, nil
+	}
+	w := m.policy.window(inv.Empty)
+	// A refusal leaves the entry marked: the next read goes to Redis.
+	c.store.keep(&candidate{slot: c.slot(inv.Key), entry: e, began: now, soft: w.Refresh, hard: w.TTL}, now)
+}

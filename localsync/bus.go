@@ -1,0 +1,30 @@
+package localsync
+
+import "context"
+
+// Bus delivers every record of every partition of the invalidation topic to
+// this node, whatever other nodes read. [Open] makes one over Kafka unless
+// Options.Bus is set.
+type Bus interface {
+	// Open pins the present end of every partition and returns how many there
+	// are. When it returns, every record produced from then on will be delivered
+	// by Run: the cache fills its store only after that, so that no change can
+	// fall between (race R11).
+	Open(ctx context.Context) (partitions int32, err error)
+	// Run delivers to sink until ctx ends; it then returns nil. Calls for one
+	// partition never overlap and are in the order of the log. It keeps trying
+	// while the broker is away; an error means that it gave up for good.
+	Run(ctx context.Context, sink Sink) error
+	// Close frees what Open took. It is called once, after Run has returned.
+	Close() error
+}
+
+// Sink takes what a Bus delivers. Its methods do not block on anything but
+// short locks, and never on Redis or a loader (race R23).
+type Sink interface {
+	// Record applies one record's bytes.
+	Record(partition int32, record []byte)
+	// Lost says that records of the partition were skipped: delivery goes on,
+	// but what was kept before this call can no longer be trusted unseen.
+	Lost(partition int32, cause error)
+}

@@ -1,0 +1,182 @@
+package localsync
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/rowtide/rowtide/internal/overwrite"
+)
+
+// Cache is one node's caches: the local store that all modules share, the way to
+// Redis, and the bus that turns the store over. Modules are made with
+// [NewModule]. It is safe for use by many goroutines.
+type Cache struct {
+	opt        Options
+	bus        Bus
+	partitions int32
+	parts      []partition
+	store      *store
+	remote     *remote
+	marks      marks
+	bs         busStats
+	start      time.Time
+	ready      chan struct{}
+
+	life    context.Context // ends when Close stops waiting for loads
+	end     context.CancelFunc
+	stopBus context.CancelFunc
+	busDone chan struct{}
+
+	// mu orders the setting of closed against spawn, so that no flight starts
+	// once Close waits. What a flight starts goes to wg directly.
+	mu     sync.Mutex
+	closed atomic.Bool
+	wg     sync.WaitGroup // flights, loader calls, Redis calls
+
+	modules atomic.Pointer[map[moduleID]*core]
+
+	closeOnce sync.Once
+	closeErr  error
+}
+
+type moduleID struct {
+	name    string
+	version uint16
+}
+
+// Open connects a node. It returns once Redis has answered, every partition of
+// the topic is pinned at its present end and delivery runs. The errors name the
+// address and what to do. The caller closes the cache, not the Redis client.
+func Open(ctx context.Context, opt Options) (*Cache, error) {
+	opt = opt.WithDefaults()
+	if err := opt.Validate(); err != nil {
+		return nil, fmt.Errorf("open localsync: %w", err)
+	}
+	bus := opt.Bus
+	if bus == nil {
+		bus = newKafkaBus(opt.Brokers, opt.Topic, opt.Kafka, opt.Logger)
+	}
+	if err := ping(ctx, opt.Redis); err != nil {
+		return nil, fmt.Errorf("open localsync: %w", err)
+	}
+	// The bus before the store: whatever is read from now on is either newer than
+	// the pinned ends or will be invalidated by what follows them (race R11).
+	n, err := bus.Open(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("open localsync: %w", err)
+	}
+	c, err := newCache(opt, bus, n)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open localsync: %w", err), bus.Close())
+	}
+	c.run()
+	return c, nil
+}
+
+func newCache(opt Options, bus Bus, partitions int32) (*Cache, error) {
+	if partitions < 1 {
+		return nil, fmt.Errorf("bus has %d partitions", partitions)
+	}
+	c := &Cache{
+		opt: opt, bus: bus, partitions: partitions,
+		start: opt.Now(), ready: make(chan struct{}), busDone: make(chan struct{}),
+	}
+	c.parts = newPartitions(partitions, c.now())
+	c.marks.lag = opt.ReplicaLag
+	c.modules.Store(&map[moduleID]*core{})
+	c.life, c.end = context.WithCancel(context.Background())
+	c.remote = &remote{
+		rdb: opt.Redis, script: redis.NewScript(overwrite.Script),
+		timeout: opt.RedisTimeout, now: c.now, spawn: c.wg.Go,
+	}
+	var err error
+	c.store, err = newStore(&opt, c.parts, c.now())
+	return c, err
+}
+
+func (c *Cache) run() {
+	ctx, stop := context.WithCancel(c.life)
+	c.stopBus = stop
+	go func() {
+		defer close(c.busDone)
+		close(c.ready)
+		if err := c.bus.Run(ctx, intake{c}); err != nil && ctx.Err() == nil {
+			// Nothing will be heard again: reads notice the silence by themselves.
+			c.opt.Logger.Error("bus gave up; the node is degraded until restarted", "error", err)
+		}
+	}()
+}
+
+// now is the cache's clock: nanoseconds since Open, monotonic.
+func (c *Cache) now() int64 { return int64(c.opt.Now().Sub(c.start)) }
+
+// Ready is closed when the node hears the bus: from then on no change is missed
+// without being noticed. It says nothing about the daemon's health (Stats does).
+func (c *Cache) Ready() <-chan struct{} { return c.ready }
+
+// spawn starts a flight, which Close waits for; false once closed.
+func (c *Cache) spawn(fn func()) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed.Load() {
+		return false
+	}
+	c.wg.Go(fn)
+	return true
+}
+
+// Close ends the node's part: reads return ErrClosed, delivery stops, loads that
+// are under way may finish until ctx ends and are then cancelled. It returns
+// ctx's error if a load outlived it. Further calls wait for the first and return
+// the same.
+func (c *Cache) Close(ctx context.Context) error {
+	c.closeOnce.Do(func() { c.closeErr = c.close(ctx) })
+	return c.closeErr
+}
+
+func (c *Cache) close(ctx context.Context) error {
+	c.mu.Lock()
+	c.closed.Store(true)
+	c.mu.Unlock()
+
+	// Delivery first: nothing needs to be newer any more.
+	c.stopBus()
+	<-c.busDone
+	err := c.bus.Close()
+
+	idle := make(chan struct{})
+	go func() {
+		c.wg.Wait()
+		close(idle)
+	}()
+	select {
+	case <-idle:
+	case <-ctx.Done():
+		err = errors.Join(err, fmt.Errorf("close localsync: loads still running: %w", ctx.Err()))
+	}
+	c.end()
+	return errors.Join(err, c.store.close())
+}
+
+func ping(ctx context.Context, rdb redis.UniversalClient) error {
+	if err := rdb.Ping(ctx).Err(); err != nil {
+		return fmt.Errorf("reach redis at %s: %w; is it running, and are address, user and password right?", redisAddr(rdb), err)
+	}
+	return nil
+}
+
+func redisAddr(rdb redis.UniversalClient) string {
+	switch r := rdb.(type) {
+	case *redis.Client:
+		return r.Options().Addr
+	case *redis.ClusterClient:
+		return fmt.Sprint(r.Options().Addrs)
+	}
+	return "the given address"
+}

@@ -1,0 +1,165 @@
+package localsync
+
+import (
+	"context"
+	"sync"
+
+	"github.com/rowtide/rowtide"
+)
+
+// core is a module without the types of its keys and values: it deals in slots
+// and payload bytes. Module wraps it.
+type core struct {
+	c      *Cache
+	policy policy
+	head   string // what every local name begins with: "module:version:"
+	load   loadFunc
+	stats  moduleStats
+
+	mu      sync.Mutex
+	flights map[string]*flight // by local name
+}
+
+// loadFunc calls the user's loader; answers are aligned with keys. A nil
+// loadFunc means that the module has no loader.
+type loadFunc func(ctx context.Context, keys []any) ([]loaded, error)
+
+// loaded is one key's answer from a loader.
+type loaded struct {
+	payload []byte
+	absent  bool
+	err     error // this key's value does not encode
+}
+
+// job is a key on the slow path, with the user's own key for the loader.
+type job struct {
+	slot
+	key any
+	// force passes over Redis, whose value turned out not to decode.
+	force bool
+}
+
+// result is the outcome of one key's read.
+type result struct {
+	payload  []byte
+	version  rowtide.Version
+	verified int64
+	level    Level
+	empty    bool
+	stale    bool
+	degraded bool
+	// placeholder is an EMPTY that only stands for an error.
+	placeholder bool
+	err         error
+}
+
+// verdict is what may be done with a resident entry.
+type verdict uint8
+
+const (
+	absent  verdict = iota + 1
+	serve           // as it is
+	renew           // serve, and refresh behind the reader
+	recheck         // read Redis before serving
+)
+
+// look reads the local level. The result is usable under serve and renew only,
+// and under recheck as the last value to fall back on.
+func (m *core) look(name string, hash uint64, want rowtide.Version) (result, verdict) {
+	envelope, row, ok := m.c.store.read(name, hash)
+	if !ok {
+		return result{}, absent
+	}
+	now := m.c.now()
+	v, stale := m.judge(&row, now, want)
+	r := result{
+		version: row.version, verified: row.verified, level: LevelLocal, stale: stale,
+		empty: row.has(metaEmpty), placeholder: row.has(metaDegraded),
+		degraded: row.has(metaDegraded) || m.c.silent(row.part, now),
+	}
+	if !r.empty {
+		r.payload = envelope[rowtide.EnvelopeHeader:]
+	}
+	return r, v
+}
+
+// judge decides by the row alone. stale is whether the entry, if served, would
+// have to be called so.
+func (m *core) judge(row *meta, now int64, want rowtide.Version) (v verdict, stale bool) {
+	if now >= row.hardAt() {
+		return absent, true
+	}
+	if row.has(metaDegraded) {
+		if want > 0 {
+			return absent, true
+		}
+		return serve, false
+	}
+	p := &m.c.parts[row.part]
+	// What was verified at the very instant of the loss is suspect too.
+	suspect := p.suspectBefore.Load()
+	doubt := row.has(metaInvalid) || row.verified <= suspect ||
+		m.c.silent(row.part, now) && now-row.verified > int64(m.policy.maxStale)
+	switch {
+	case row.version < want:
+		return recheck, true
+	case doubt && row.hushed(now, suspect) && !row.has(metaQuietRefresh):
+		// Redis or the loader failed a moment ago: not again for every reader.
+		return serve, true
+	case doubt:
+		return recheck, true
+	case now >= row.softAt() && !row.hushed(now, 0):
+		return renew, false
+	}
+	return serve, false
+}
+
+// silent reports whether nothing was heard of the partition for too long.
+func (c *Cache) silent(part uint16, now int64) bool {
+	return now-c.parts[part].heardAt.Load() > int64(c.opt.Silence)
+}
+
+// fetch reads jobs through Redis and the loader, sharing the work with other
+// readers of the same keys. Results are aligned with jobs.
+func (m *core) fetch(ctx context.Context, jobs []job) []result {
+	want := atLeast(ctx)
+	out := make([]result, len(jobs))
+	todo := make([]int, len(jobs))
+	for i := range todo {
+		todo[i] = i
+	}
+	for round := 0; len(todo) > 0; round++ {
+		now, needs := m.c.now(), make([]rowtide.Version, len(todo))
+		for i, at := range todo {
+			floor, resident := m.c.store.standing(jobs[at].hash, now)
+			needs[i] = max(floor, resident, want)
+		}
+		fs, mine := m.claim(ctx, jobs, todo, want)
+		var again []int
+		for i, at := range todo {
+			r := wait(ctx, fs[i])
+			// A flight that was joined may have ended its read before the floor
+			// was raised that this reader came after: too old for us.
+			if r.err == nil && r.version < needs[i] && !mine[i] && round < maxRounds {
+				again = append(again, at)
+				continue
+			}
+			out[at] = r
+		}
+		todo = again
+	}
+	return out
+}
+
+// maxRounds is how often a reader joins others' flights before it takes what it
+// gets: the second one began after the reader did.
+const maxRounds = 2
+
+func wait(ctx context.Context, f *flight) result {
+	select {
+	case <-f.done:
+		return f.res
+	case <-ctx.Done():
+		return result{err: ctx.Err()}
+	}
+}

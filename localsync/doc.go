@@ -1,0 +1,58 @@
+// Package localsync is what a web node imports: an in-process cache that turns
+// over when a row is committed, over Redis, over the application's own loader.
+//
+//	cache, err := localsync.Open(ctx, localsync.Options{Redis: rdb, Brokers: brokers})
+//	shows, err := localsync.NewModule(cache, localsync.ModuleConfig[int64]{Name: "show"}, localsync.JSON[Show](), loadShows)
+//	show, err := shows.Get(ctx, 42) // errors.Is(err, localsync.ErrNotFound)
+//
+// # What it promises
+//
+// The daemon overwrites Redis and then broadcasts an invalidation. Once a node
+// has heard of version v of a key, no read of that key on that node gives
+// anything older, unless it says so ([Info].Stale). When messages may be missing
+// it knows within [Options].Silence and says so ([Info].Degraded). The promise is
+// per key: two keys of one transaction may be seen one after the other.
+//
+// # How a read goes
+//
+//	local store ── fresh ──────────────────────────────► served
+//	     │  past Refresh ── served, renewed behind the reader
+//	     │  newer heard of, records missed, bus silent and past MaxStale, absent
+//	     ▼
+//	Redis (one MGET) ── at or above the floor ─────────► kept, served
+//	     │  missing, unusable, or behind (asked once more)
+//	     ▼
+//	loader (batches) ── claims the aged watermark ─────► offered to Redis, kept, served
+//	     │  watermark below the floor: served once with Stale, kept nowhere
+//	     ▼
+//	failed: KeepLast serves the last value with Stale; Optional says ErrNotFound, Degraded
+//
+// # Why it holds
+//
+// Floors. Every invalidation raises its key's floor, resident or not, by maximum.
+// A value is kept only at or above its floor, and the check and the write are one
+// step under one lock; so it does not matter when a slow read began, in what order
+// messages come, or how often.
+//
+// Aged watermarks. A loaded value has no version of its own. It claims the
+// position that was known applied [Options].ReplicaLag before the load began, so
+// it never claims a change that the replica it was read from did not have.
+//
+// Gaps. Records carry a dense sequence per producer and partition, heartbeats
+// repeat its head. A hole puts the partition's entries in doubt with one store to
+// memory; each is checked against Redis when it is next read. Nothing is flushed.
+//
+// # What it costs when things are away
+//
+// Kafka: each entry that is read is checked against Redis once per MaxStale.
+// Redis: what is known to have changed goes to the loader, the rest is served as
+// Stale up to its hard age. Loader: see OnError.
+//
+// # Goroutines
+//
+// One per partition applies the bus (ended by Close); it takes shard locks and
+// waits for nothing else. One per group of missing keys reads Redis and the
+// loader, on its own deadline; Close waits for it. Lock order: a module's table of
+// flights alone; a store's shard, then bigcache. None is held around I/O or while
+// calling a loader; hooks of the Observer run without locks.
+package localsync

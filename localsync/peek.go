@@ -1,0 +1,38 @@
+package localsync
+
+import "github.com/rowtide/rowtide"
+
+// Peek is the entry that a read of k would be served from the local level at this
+// instant. It loads nothing, refreshes nothing and counts nothing, so an auditor
+// can look without disturbing. False means that a read would go further: there is
+// nothing, or it is past its age, or it must be checked first because a newer
+// state was heard of or records were missed.
+func (c *Cache) Peek(k rowtide.Key) (rowtide.Entry, bool) {
+	m, ok := (*c.modules.Load())[moduleID{k.Module, k.Version}]
+	if !ok {
+		return rowtide.Entry{}, false
+	}
+	name := localName(k)
+	envelope, row, ok := c.store.read(name, nameHash(name))
+	if !ok || row.has(metaDegraded) {
+		return rowtide.Entry{}, false
+	}
+	if v, stale := m.judge(&row, c.now(), 0); stale || v != serve && v != renew {
+		return rowtide.Entry{}, false
+	}
+	e, err := rowtide.DecodeEnvelope(k, envelope)
+	if err != nil {
+		return rowtide.Entry{}, false
+	}
+	// The row may be ahead of the bytes: a newer version with the same payload is
+	// not written again.
+	e.Version = row.version
+	return e, true
+}
+
+// Floor is the newest version of k that this node has heard of, zero if none (or
+// none lately, see Options.FloorAge): nothing older is served without
+// Info.Stale.
+func (c *Cache) Floor(k rowtide.Key) rowtide.Version {
+	return c.store.floor(nameHash(localName(k)))
+}

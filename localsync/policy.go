@@ -1,0 +1,160 @@
+package localsync
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"time"
+)
+
+// The defaults of [ModuleConfig].
+const (
+	DefaultTTL              = 24 * time.Hour
+	DefaultRefresh          = time.Minute
+	DefaultEmptyTTL         = 30 * time.Second
+	DefaultEmptyRefresh     = 10 * time.Second
+	DefaultMaxStale         = 5 * time.Second
+	DefaultMaxStaleOptional = time.Minute
+	DefaultBatch            = 100
+	DefaultLoadTimeout      = 2 * time.Second
+)
+
+// OnError says what a read gives when nothing can be loaded.
+type OnError uint8
+
+const (
+	// KeepLast serves the last value with Info.Stale, up to its hard age, and an
+	// error when there is none: for what the page cannot be shown without. It is
+	// the default.
+	KeepLast OnError = iota + 1
+	// Optional answers ErrNotFound with Info.Degraded for a few seconds, on this
+	// node only: for what the page can be shown without.
+	Optional
+)
+
+// Window is the pair of ages of an entry, both counted from when the value was
+// last shown to be current.
+type Window struct {
+	// TTL is the hard age: past it the entry is gone.
+	TTL time.Duration
+	// Refresh is the soft age: a read past it returns the value and refreshes it
+	// behind the reader.
+	Refresh time.Duration
+}
+
+// ModuleConfig is one module's policy. Only Name has no default.
+type ModuleConfig[K comparable] struct {
+	// Name is the module's name in the daemon's configuration.
+	Name string
+	// Version is the module's version there; a bump is a new key space.
+	//
+	// Defaults to 1.
+	Version uint16
+	// TTL is the hard age of a value, here and for values that this node writes
+	// to Redis. Jittered by a tenth either way, so that what was loaded together
+	// does not expire together.
+	//
+	// Defaults to DefaultTTL.
+	TTL time.Duration
+	// Refresh is the soft age of a value, jittered like TTL.
+	//
+	// Defaults to DefaultRefresh.
+	Refresh time.Duration
+	// Empty are the ages of known-absent entries.
+	//
+	// Defaults to DefaultEmptyTTL and DefaultEmptyRefresh.
+	Empty Window
+	// OnError says what to do when loading fails.
+	//
+	// Defaults to KeepLast.
+	OnError OnError
+	// MaxStale is how old a value may be while the bus is silent before it is
+	// checked against Redis.
+	//
+	// Defaults to DefaultMaxStale, or DefaultMaxStaleOptional for Optional.
+	MaxStale time.Duration
+	// Batch is the largest number of keys given to one call of the loader.
+	//
+	// Defaults to DefaultBatch.
+	Batch int
+	// LoadTimeout is the deadline of one load, reading Redis included. It is the
+	// load's own: a reader that gives up does not end it (race R26).
+	//
+	// Defaults to DefaultLoadTimeout.
+	LoadTimeout time.Duration
+	// Key spells a key's id as the daemon's key template does.
+	//
+	// Defaults to the decimal or the text itself when K is an integer or string
+	// type; required for any other K.
+	Key func(K) string
+}
+
+// policy is a ModuleConfig with defaults, without the type of its keys.
+type policy struct {
+	name     string
+	version  uint16
+	value    Window
+	empty    Window
+	onError  OnError
+	maxStale time.Duration
+	batch    int
+	timeout  time.Duration
+}
+
+func (c ModuleConfig[K]) policy() (policy, error) {
+	p := policy{
+		name: c.Name, version: c.Version, value: Window{c.TTL, c.Refresh}, empty: c.Empty,
+		onError: c.OnError, maxStale: c.MaxStale, batch: c.Batch, timeout: c.LoadTimeout,
+	}
+	setDefault(&p.version, 1)
+	setDefault(&p.value.TTL, DefaultTTL)
+	setDefault(&p.value.Refresh, min(DefaultRefresh, p.value.TTL))
+	setDefault(&p.empty.TTL, DefaultEmptyTTL)
+	setDefault(&p.empty.Refresh, min(DefaultEmptyRefresh, p.empty.TTL))
+	setDefault(&p.onError, KeepLast)
+	setDefault(&p.batch, DefaultBatch)
+	setDefault(&p.timeout, DefaultLoadTimeout)
+	if p.maxStale == 0 {
+		p.maxStale = DefaultMaxStale
+		if p.onError == Optional {
+			p.maxStale = DefaultMaxStaleOptional
+		}
+	}
+	return p, p.validate()
+}
+
+func (p *policy) validate() error {
+	var errs []error
+	if p.name == "" || strings.ContainsAny(p.name, ": \t\r\n") {
+		errs = append(errs, fmt.Errorf("name %q must be set, without colons and blanks", p.name))
+	}
+	if p.onError != KeepLast && p.onError != Optional {
+		errs = append(errs, fmt.Errorf("OnError %d is neither KeepLast nor Optional", p.onError))
+	}
+	if p.batch < 0 {
+		errs = append(errs, fmt.Errorf("a Batch of %d is negative", p.batch))
+	}
+	for _, w := range []Window{p.value, p.empty} {
+		if w.TTL < 0 || w.Refresh < 0 || w.Refresh > w.TTL {
+			errs = append(errs, fmt.Errorf("a Refresh of %v does not fit a TTL of %v", w.Refresh, w.TTL))
+		}
+	}
+	if p.maxStale < 0 || p.timeout < 0 {
+		errs = append(errs, errors.New("MaxStale and LoadTimeout must not be negative"))
+	}
+	return errors.Join(errs...)
+}
+
+func (p *policy) window(empty bool) Window {
+	w := p.value
+	if empty {
+		w = p.empty
+	}
+	return Window{TTL: jitter(w.TTL), Refresh: jitter(w.Refresh)}
+}
+
+// jitter spreads d by a tenth either way.
+func jitter(d time.Duration) time.Duration {
+	return time.Duration(float64(d) * (0.9 + 0.2*rand.Float64()))
+}

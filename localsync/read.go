@@ -1,0 +1,281 @@
+package localsync
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/rowtide/rowtide"
+	"github.com/rowtide/rowtide/internal/overwrite"
+)
+
+const (
+	// loaderCalls is how many calls of a loader one read may have under way:
+	// enough to hide a round trip, too few to drown a database.
+	loaderCalls = 4
+	// retryAfter is how long a failed check or load of a resident entry is left
+	// alone.
+	retryAfter = time.Second
+	// degradedFor is how long an Optional module remembers an error as "absent".
+	degradedFor = 5 * time.Second
+)
+
+// readRedis reads all flights in one round trip and settles those whose value is
+// new enough. rest need the loader, again start over.
+func (m *core) readRedis(ctx context.Context, a *attempt, fs []*flight) (rest, again []*flight) {
+	var asked []*flight
+	var names []string
+	for _, f := range fs {
+		if f.force {
+			rest = append(rest, f)
+			continue
+		}
+		asked, names = append(asked, f), append(names, m.c.redisName(&f.slot))
+	}
+	if len(asked) == 0 {
+		return rest, nil
+	}
+	values, err := m.c.remote.get(ctx, names)
+	if err != nil {
+		m.stats.redisErrors.Add(1)
+		for _, f := range asked {
+			if !m.withoutRedis(f) {
+				rest = append(rest, f)
+			}
+		}
+		return rest, nil
+	}
+	for i, f := range asked {
+		switch m.take(a, f, values[i]) {
+		case taken:
+		case toLoader:
+			rest = append(rest, f)
+		case startOver:
+			again = append(again, f)
+		}
+	}
+	return rest, again
+}
+
+type step uint8
+
+const (
+	taken step = iota + 1
+	toLoader
+	startOver
+)
+
+// take judges what Redis holds for one flight.
+func (m *core) take(a *attempt, f *flight, value []byte) step {
+	if value == nil {
+		return toLoader
+	}
+	e, err := rowtide.DecodeEnvelope(f.slot.key, value)
+	if err != nil || e.Key.Version != f.slot.key.Version {
+		m.stats.corrupt.Add(1)
+		return toLoader
+	}
+	if e.Version < f.need() {
+		// Redis is behind what this node knows: a replica, a proxy, or a failover
+		// that lost writes (races R8, R21). Once more, then past it.
+		f.behind = &result{payload: e.Payload, version: e.Version, verified: a.began, level: LevelRedis, empty: e.Empty(), stale: true}
+		m.stats.behind.Add(1)
+		if f.reread || a.last {
+			return toLoader
+		}
+		f.reread = true
+		return startOver
+	}
+	// A refresh that finds the value which it is to refresh asks the source,
+	// unless another node did so lately. BuiltAt is a foreign wall clock; it
+	// decides about work only, never about order.
+	if f.refresh && m.load != nil && e.Version == f.resident {
+		if m.c.opt.Now().Sub(e.BuiltAt) >= m.policy.window(e.Empty()).Refresh {
+			return toLoader
+		}
+	}
+	if !m.settle(a, f, LevelRedis, e) {
+		return startOver
+	}
+	return taken
+}
+
+// withoutRedis lands a flight whose entry could not be checked because Redis is
+// away. Only what is known to have changed is worth a loader call then: checking
+// everything that a silent bus or a gap puts in doubt would move Redis's whole
+// read load to the database.
+func (m *core) withoutRedis(f *flight) bool {
+	r, v := m.look(f.name, f.hash, 0)
+	if v == absent || f.refresh || f.floor > f.resident || f.want > f.resident {
+		return false
+	}
+	r.stale = true
+	m.c.store.hush(f.hash, m.c.now(), f.refresh)
+	m.land(f, r)
+	return true
+}
+
+// readLoader loads flights in batches and returns those that start over.
+func (m *core) readLoader(ctx context.Context, a *attempt, fs []*flight) (again []*flight) {
+	if m.load == nil {
+		for _, f := range fs {
+			m.fail(a, f, nil)
+		}
+		return nil
+	}
+	var mu sync.Mutex
+	var g errgroup.Group
+	g.SetLimit(loaderCalls)
+	for len(fs) > 0 {
+		n := min(len(fs), m.policy.batch)
+		batch := fs[:n:n]
+		fs = fs[n:]
+		g.Go(func() error {
+			over := m.loadBatch(ctx, a, batch)
+			mu.Lock()
+			defer mu.Unlock()
+			again = append(again, over...)
+			return nil
+		})
+	}
+	_ = g.Wait() // no batch returns an error: failures land flight by flight
+	return again
+}
+
+func (m *core) loadBatch(ctx context.Context, a *attempt, fs []*flight) (again []*flight) {
+	keys := make([]any, len(fs))
+	for i, f := range fs {
+		keys[i] = f.key
+	}
+	began := m.c.now()
+	answers, err := bounded(ctx, m.c.wg.Go, func(ctx context.Context) ([]loaded, error) {
+		return m.load(ctx, keys)
+	})
+	m.stats.loads.Add(1)
+	m.c.opt.Observer.Loaded(m.policy.name, len(keys), time.Duration(m.c.now()-began), err)
+	if err != nil {
+		for _, f := range fs {
+			m.fail(a, f, err)
+		}
+		return nil
+	}
+	var good []*flight
+	var entries []rowtide.Entry
+	for i, f := range fs {
+		if err := answers[i].err; err != nil {
+			m.fail(a, f, err)
+			continue
+		}
+		e := m.entry(a, f, answers[i])
+		switch floor := m.c.store.floor(f.hash); {
+		case a.watermark >= max(floor, f.need()):
+			good, entries = append(good, f), append(entries, e)
+		case floor > f.floor && !a.last && !f.force:
+			// The key changed during the load: Redis has the change (race R1).
+			m.refused(RefusedFloor)
+			again = append(again, f)
+		default:
+			m.unproven(a, f, e)
+		}
+	}
+	return append(again, m.publish(ctx, a, good, entries)...)
+}
+
+func (m *core) entry(a *attempt, f *flight, l loaded) rowtide.Entry {
+	e := rowtide.Entry{
+		Key: f.slot.key, Version: a.watermark, Flags: rowtide.FlagFill,
+		BuiltAt: m.c.opt.Now(), TTL: m.policy.value.TTL, Payload: l.payload,
+	}
+	if l.absent {
+		e.Flags |= rowtide.FlagEmpty
+		e.TTL, e.Payload = m.policy.empty.TTL, nil
+	}
+	return e
+}
+
+// unproven lands a flight with a loaded value that may not claim to include the
+// newest change this node heard of: it is served once, and kept nowhere.
+func (m *core) unproven(a *attempt, f *flight, e rowtide.Entry) {
+	m.refused(RefusedFloor)
+	if f.refresh {
+		m.c.store.hush(f.hash, m.c.now(), f.refresh)
+	}
+	m.land(f, result{
+		payload: e.Payload, version: e.Version, verified: a.began, level: LevelLoader,
+		empty: e.Empty(), stale: true, degraded: m.c.silent(f.part, m.c.now()),
+	})
+}
+
+// publish offers loaded values to Redis, then keeps them here unless Redis has
+// something newer.
+func (m *core) publish(ctx context.Context, a *attempt, fs []*flight, es []rowtide.Entry) (again []*flight) {
+	var results []overwrite.Result
+	// Without a watermark a value can claim nothing, so it must not take the place
+	// of a key that is merely evicted (race R6). It stays on this node.
+	if a.watermark > 0 && len(fs) > 0 {
+		out := make([]filling, len(fs))
+		for i, f := range fs {
+			out[i] = filling{m.c.redisName(&f.slot), es[i].AppendEnvelope(nil), jitter(es[i].TTL)}
+		}
+		var err error
+		if results, err = m.c.remote.fill(ctx, out); err != nil {
+			// The value is good all the same; the next node loads it again.
+			m.stats.redisErrors.Add(1)
+		}
+	}
+	for i, f := range fs {
+		if results != nil && results[i] == overwrite.Stale {
+			if a.last || f.force {
+				m.unproven(a, f, es[i])
+			} else {
+				again = append(again, f)
+			}
+			continue
+		}
+		if !m.settle(a, f, LevelLoader, es[i]) {
+			again = append(again, f)
+		}
+	}
+	return again
+}
+
+// fail lands a flight that nothing could be loaded for, by the module's policy.
+// A nil cause means that there is no loader to ask: Redis's word is final.
+func (m *core) fail(a *attempt, f *flight, cause error) {
+	if cause != nil {
+		m.stats.loadErrors.Add(1)
+	}
+	last, v := m.look(f.name, f.hash, 0)
+	m.c.store.hush(f.hash, m.c.now(), f.refresh)
+	switch {
+	case m.policy.onError == Optional && cause != nil:
+		if !f.refresh {
+			m.degrade(a, f)
+		}
+		m.land(f, result{empty: true, degraded: true, level: LevelLoader, verified: a.began})
+	case v != absent && !last.placeholder:
+		last.stale = last.stale || v == recheck
+		m.land(f, last)
+	case f.behind != nil:
+		m.land(f, *f.behind)
+	case cause == nil:
+		m.land(f, result{empty: true, level: LevelRedis, verified: a.began})
+	case errors.Is(cause, context.Canceled) && m.c.closed.Load():
+		m.land(f, result{err: ErrClosed})
+	default:
+		m.land(f, result{err: fmt.Errorf("module %s: %w: %w", m.policy.name, ErrLoad, cause)})
+	}
+}
+
+// degrade remembers an error as "absent" for a few seconds, on this node only and
+// without a version, so that anything real takes its place (race R15).
+func (m *core) degrade(a *attempt, f *flight) {
+	m.c.store.keep(&candidate{
+		slot: f.slot, began: a.began, soft: degradedFor, hard: degradedFor, degraded: true,
+		entry: rowtide.Entry{Key: f.slot.key, Flags: rowtide.FlagEmpty | rowtide.FlagFill, BuiltAt: m.c.opt.Now()},
+	}, m.c.now())
+}

@@ -1,0 +1,159 @@
+package localsync_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rowtide/rowtide"
+	"github.com/rowtide/rowtide/localsync"
+)
+
+// A refresh reads behind the reader: Redis first, the loader if Redis holds the
+// very value that is to be refreshed; a failure leaves the value as it is.
+func TestRefresh(t *testing.T) {
+	n, o := newNode(t), newOrigin()
+	m := n.events(o)
+	n.settle(100)
+	n.commit(1, 90, "v90")
+	want(t, m, 1, "v90")
+
+	// Redis has something newer whose invalidation never came.
+	n.put(1, 95, "v95")
+	n.pass(2 * time.Minute)
+	want(t, m, 1, "v90")
+	eventually(t, "the refresh took redis's", func() bool { e, ok := n.cache.Peek(eventKey(1)); return ok && e.Version == 95 })
+	if o.loads() != 0 {
+		t.Fatalf("%d loads, want none", o.loads())
+	}
+
+	// Redis has the same: ask the source, tell Redis.
+	o.set(1, "v150")
+	n.settle(150)
+	n.pass(2 * time.Minute)
+	want(t, m, 1, "v95")
+	eventually(t, "the refresh took the loader's", func() bool { e, ok := n.cache.Peek(eventKey(1)); return ok && e.Version == 150 })
+	want(t, m, 1, "v150")
+	if e, _ := n.inRedis(1); e.Version != 150 {
+		t.Fatalf("redis is at %d, want 150", e.Version)
+	}
+
+	// The source fails: the value stays, and is not asked for at every read.
+	o.fail(errors.New("database is away"))
+	n.pass(2 * time.Minute)
+	before := o.loads()
+	want(t, m, 1, "v150")
+	eventually(t, "the failed refresh", func() bool { return n.module("event").LoadErrors == 1 })
+	for range 5 {
+		if info := want(t, m, 1, "v150"); info.Stale {
+			t.Fatalf("%+v: an unrefreshed value is not known to be stale", info)
+		}
+	}
+	if o.loads() != before+1 {
+		t.Fatalf("%d loads, want 1", o.loads()-before)
+	}
+	n.wantPeek(1, 150, "v150")
+}
+
+// R12: a refresh that read before a change does not bring the old value back.
+func TestR12_RefreshObeysTheFloor(t *testing.T) {
+	n, o := newNode(t), newOrigin()
+	m := n.events(o)
+	n.settle(100)
+	n.commit(1, 90, "old")
+	want(t, m, 1, "old")
+	n.pass(2 * time.Minute)
+	o.set(1, "old")
+	reached, release := pause(o)
+	want(t, m, 1, "old") // starts the refresh
+	await(t, "the refresh's load", reached)
+	n.commit(1, 200, "new")
+	close(release)
+	want(t, m, 1, "new")
+	eventually(t, "the refresh ended", func() bool { return n.module("event").Loads == 1 })
+	want(t, m, 1, "new")
+	n.wantPeek(1, 200, "new")
+}
+
+// A refresh that finds the same bytes moves ages, not bytes.
+func TestRefresh_SameValueIsNotWrittenAgain(t *testing.T) {
+	n, o := newNode(t), newOrigin()
+	m := n.events(o)
+	n.settle(100)
+	value := strings.Repeat("x", 300<<10)
+	o.set(1, value)
+	want(t, m, 1, value)
+	size := n.cache.Stats().Store.Bytes
+	for i := range 20 {
+		n.settle(rowtide.Version(200 + i))
+		n.pass(2 * time.Minute)
+		want(t, m, 1, value)
+		eventually(t, "the refresh", func() bool { e, ok := n.cache.Peek(eventKey(1)); return ok && e.Version >= rowtide.Version(200+i) })
+	}
+	if s := n.cache.Stats().Store; s.Bytes != size || s.Entries != 1 {
+		t.Fatalf("store went from %d to %d bytes, %d entries", size, s.Bytes, s.Entries)
+	}
+}
+
+func TestAtLeast_PassesOverOlderValues(t *testing.T) {
+	n, o := newNode(t), newOrigin()
+	m := n.events(o)
+	n.settle(100)
+	n.commit(1, 90, "old")
+	want(t, m, 1, "old")
+	o.set(1, "mine")
+	ctx := localsync.AtLeast(t.Context(), 200)
+	// The change is in neither Redis nor here yet: the loader's word, marked.
+	if info := wantIn(ctx, t, m, 1, "mine"); info.Level != localsync.LevelLoader || !info.Stale {
+		t.Fatalf("%+v, want the loader's, marked", info)
+	}
+	want(t, m, 1, "old") // others are not affected
+	n.put(1, 200, "mine")
+	if info := wantIn(ctx, t, m, 1, "mine"); info.Level != localsync.LevelRedis || info.Stale {
+		t.Fatalf("%+v, want redis", info)
+	}
+	if info := wantIn(ctx, t, m, 1, "mine"); info.Level != localsync.LevelLocal {
+		t.Fatalf("%+v, want local", info)
+	}
+}
+
+// R8, R21: Redis behind what the node knows.
+func TestRedisBehind_IsReadOnceMoreThenPassedOver(t *testing.T) {
+	n, o := newNode(t), newOrigin()
+	m := n.events(o)
+	n.settle(300)
+	n.put(1, 90, "old")
+	n.invalidate(1, 200)
+	o.set(1, "new")
+	if info := want(t, m, 1, "new"); info.Level != localsync.LevelLoader || info.Version != 300 || info.Stale {
+		t.Fatalf("%+v, want the loader's at 300", info)
+	}
+	if got := n.commands("MGET"); got != 2 {
+		t.Fatalf("%d reads of redis, want 2", got)
+	}
+	// With the loader away too, the old value is better than none.
+	n.put(2, 90, "old")
+	n.invalidate(2, 200)
+	o.fail(errors.New("database is away"))
+	if info := want(t, m, 2, "old"); !info.Stale {
+		t.Fatalf("%+v, want it marked", info)
+	}
+}
+
+func TestRedisAway_LoaderServesAndRedisIsLeftAloneForAMoment(t *testing.T) {
+	n, o := newNode(t), newOrigin()
+	m := n.events(o)
+	n.settle(100)
+	o.set(1, "a")
+	o.set(2, "b")
+	n.mr.SetError("LOADING")
+	want(t, m, 1, "a")
+	before := n.commands("MGET")
+	want(t, m, 2, "b")
+	if got := n.commands("MGET"); got != before {
+		t.Fatalf("redis was asked %d times while it was cut off", got-before)
+	}
+	want(t, m, 1, "a")
+	n.wantPeek(1, 100, "a")
+}

@@ -1,0 +1,172 @@
+package localsync
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/rowtide/rowtide/internal/overwrite"
+)
+
+// remote is Redis: many keys in one round trip, and writes by set-if-newer only.
+type remote struct {
+	rdb     redis.UniversalClient
+	script  *redis.Script
+	timeout time.Duration
+	now     func() int64
+	spawn   func(func())
+	// awayUntil cuts off a Redis that failed, so that not every read pays for a
+	// timeout while it is down. One failure is enough: the price of being wrong is
+	// a tenth of a second of loader calls.
+	awayUntil atomic.Int64
+}
+
+// awayFor is the pause after a failure.
+const awayFor = 100 * time.Millisecond
+
+var errAway = errors.New("redis failed a moment ago")
+
+// get reads all names at once. A missing key, and one that holds no string, is
+// nil.
+func (r *remote) get(ctx context.Context, names []string) ([][]byte, error) {
+	return guard(ctx, r, func(ctx context.Context) ([][]byte, error) {
+		if _, ok := r.rdb.(*redis.Client); ok {
+			return r.mget(ctx, names)
+		}
+		return r.getEach(ctx, names)
+	})
+}
+
+func (r *remote) mget(ctx context.Context, names []string) ([][]byte, error) {
+	got, err := r.rdb.MGet(ctx, names...).Result()
+	if err != nil {
+		return nil, fmt.Errorf("read %d keys: %w", len(names), err)
+	}
+	out := make([][]byte, len(names))
+	for i, v := range got {
+		if s, ok := v.(string); ok {
+			out[i] = []byte(s)
+		}
+	}
+	return out, nil
+}
+
+// getEach pipelines single reads: an MGET may not cross the slots of a cluster.
+func (r *remote) getEach(ctx context.Context, names []string) ([][]byte, error) {
+	cmds := make([]*redis.StringCmd, len(names))
+	// Pipelined's own error is the first of those looked at below.
+	_, _ = r.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for i, name := range names {
+			cmds[i] = p.Get(ctx, name)
+		}
+		return nil
+	})
+	out := make([][]byte, len(names))
+	for i, cmd := range cmds {
+		b, err := cmd.Bytes()
+		switch {
+		case err == nil:
+			out[i] = b
+		case errors.Is(err, redis.Nil), strings.HasPrefix(err.Error(), "WRONGTYPE"):
+		default:
+			return nil, fmt.Errorf("read %d keys: %w", len(names), err)
+		}
+	}
+	return out, nil
+}
+
+// filling is one loaded value on its way to Redis.
+type filling struct {
+	name     string
+	envelope []byte
+	ttl      time.Duration
+}
+
+// fill offers loaded values to Redis, which takes those that are newer than what
+// it has. One script call per key, pipelined, so that a cluster can split them.
+func (r *remote) fill(ctx context.Context, fs []filling) ([]overwrite.Result, error) {
+	return guard(ctx, r, func(ctx context.Context) ([]overwrite.Result, error) {
+		cmds, err := r.evalEach(ctx, fs)
+		if redis.HasErrorPrefix(err, "NOSCRIPT") {
+			if err := r.script.Load(ctx, r.rdb).Err(); err != nil {
+				return nil, fmt.Errorf("load overwrite script: %w", err)
+			}
+			// A fill is harmless to repeat: the second finds a tie.
+			cmds, err = r.evalEach(ctx, fs)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("write %d loaded values: %w", len(fs), err)
+		}
+		out := make([]overwrite.Result, len(cmds))
+		for i, cmd := range cmds {
+			codes, err := cmd.Int64Slice()
+			if err != nil || len(codes) != 1 {
+				return nil, fmt.Errorf("write %s: script answered %v: %w", fs[i].name, cmd.Val(), err)
+			}
+			out[i] = overwrite.Result(codes[0])
+		}
+		return out, nil
+	})
+}
+
+func (r *remote) evalEach(ctx context.Context, fs []filling) ([]*redis.Cmd, error) {
+	cmds := make([]*redis.Cmd, len(fs))
+	_, err := r.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for i, f := range fs {
+			cmds[i] = p.EvalSha(ctx, r.script.Hash(), []string{f.name},
+				string(overwrite.Fill), f.envelope, f.ttl.Milliseconds())
+		}
+		return nil
+	})
+	return cmds, err
+}
+
+// guard bounds a call in time even if the client does not look at its context
+// (go-redis does only with ContextTimeoutEnabled), and keeps off a Redis that
+// has just failed.
+func guard[T any](ctx context.Context, r *remote, call func(context.Context) (T, error)) (T, error) {
+	var zero T
+	if r.now() < r.awayUntil.Load() {
+		return zero, errAway
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.timeout)
+	defer cancel()
+	v, err := bounded(ctx, r.spawn, call)
+	if err != nil && !errors.Is(err, context.Canceled) {
+		raise(&r.awayUntil, r.now()+int64(awayFor))
+	}
+	return v, err
+}
+
+// bounded runs call and returns at ctx's end at the latest; a late result is
+// dropped. A panic becomes an error: it would otherwise end the process from a
+// goroutine that no caller can recover in.
+func bounded[T any](ctx context.Context, spawn func(func()), call func(context.Context) (T, error)) (T, error) {
+	type answer struct {
+		v   T
+		err error
+	}
+	ch := make(chan answer, 1)
+	spawn(func() {
+		var a answer
+		defer func() {
+			if p := recover(); p != nil {
+				a.err = fmt.Errorf("panic: %v", p)
+			}
+			ch <- a
+		}()
+		a.v, a.err = call(ctx)
+	})
+	select {
+	case a := <-ch:
+		return a.v, a.err
+	case <-ctx.Done():
+		var zero T
+		return zero, ctx.Err()
+	}
+}
