@@ -1,0 +1,62 @@
+package deploy_test
+
+import (
+	"os/exec"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// checkVectors runs the reader of docs/envelope.md over testdata/wire.
+const checkVectors = `
+def payload(text):
+    return bytes.fromhex(text[4:]) if text.startswith("hex:") else text.encode()
+
+n = 0
+for v in json.load(open("testdata/wire/envelopes.json")):
+    k, raw = v["key"], bytes.fromhex(v["hex"])
+    assert key_hash(k["module"], k["id"]) == int(v["key_check"], 16), v["name"]
+    version, got = envelope(k["module"], k["id"], raw)
+    assert version == int(v["version"], 16), v["name"]
+    assert got == (None if v["empty"] else payload(v["payload"])), v["name"]
+    for i in range(len(raw)):
+        broken = raw[:i] + bytes([raw[i] ^ 8]) + raw[i + 1:]
+        try:
+            envelope(k["module"], k["id"], broken)
+            raise SystemExit("byte %d of %s flipped and nobody noticed" % (i, v["name"]))
+        except ValueError:
+            pass
+    n += 1
+for v in json.load(open("testdata/wire/records.json")):
+    producer, seq, mark, items = record(bytes.fromhex(v["hex"]))
+    assert [producer, seq, mark] == [int(v[f], 16) for f in ("producer", "sequence", "watermark")], v["name"]
+    want = [(i["key"]["module"], i["key"]["version"], i["key"]["id"], int(i["version"], 16), i["empty"],
+             None if i["value"] is None else payload(i["value"])) for i in v["items"]]
+    assert items == want, v["name"]
+    n += 1
+for v in json.load(open("testdata/wire/partitions.json")):
+    h = key_hash(v["key"]["module"], v["key"]["id"])
+    assert h == int(v["hash"], 16) and (h ^ h >> 32) % 12 == v["partition_of_12"], v
+    n += 1
+print(n)
+`
+
+func TestEnvelopeDoc_PythonReadsTheGoldenVectors(t *testing.T) {
+	python, err := exec.LookPath("python3")
+	if err != nil {
+		t.Skip("python3 is not installed")
+	}
+	m := regexp.MustCompile("(?s)```python\n(.*?)```").FindStringSubmatch(read(t, "docs/envelope.md"))
+	if m == nil {
+		t.Fatal("docs/envelope.md has no reader")
+	}
+	cmd := exec.CommandContext(t.Context(), python, "-c", m[1]+checkVectors)
+	cmd.Dir = root
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if strings.TrimSpace(string(out)) == "0" {
+		t.Error("no vectors were read")
+	}
+}
