@@ -125,7 +125,8 @@ func signal(c chan struct{}) {
 }
 
 func (a *Aggregator) fold(tx *rowtide.Tx) error {
-	d := a.filling
+	// Everything is checked before anything goes in: a transaction that cannot be
+	// applied must not leave a part of itself in the set.
 	for i := range tx.Changes {
 		c := &tx.Changes[i]
 		ps, known := a.shapes[c.Table]
@@ -137,6 +138,15 @@ func (a *Aggregator) fold(tx *rowtide.Tx) error {
 			a.shapes[c.Table] = ps
 		}
 		for _, p := range ps {
+			if err := p.check(c); err != nil {
+				return fmt.Errorf("transaction at %s: module %s: %w", tx.Position, p.mod.cfg.Name, err)
+			}
+		}
+	}
+	d := a.filling
+	for i := range tx.Changes {
+		c := &tx.Changes[i]
+		for _, p := range a.shapes[c.Table] {
 			if err := d.add(p, c, tx.Version); err != nil {
 				return fmt.Errorf("transaction at %s: module %s: %w", tx.Position, p.mod.cfg.Name, err)
 			}
@@ -211,7 +221,9 @@ func (a *Aggregator) write(ctx context.Context, out chan<- *flush, spare <-chan 
 	lastEmpty := a.now()
 	for {
 		a.mu.Lock()
-		ready := a.filling.pending() || a.filling.txs > 0 && (a.closed || a.now().Sub(lastEmpty) >= idleSave)
+		// Transactions of unwatched tables wait for company, but not so long that
+		// they fill the set and hold the source back.
+		ready := a.filling.txs > 0 && (a.filling.pending() || a.closed || a.filling.bytes >= a.cfg.MaxPending || a.now().Sub(lastEmpty) >= idleSave)
 		closed := a.closed
 		a.mu.Unlock()
 		if !ready {

@@ -239,6 +239,8 @@ func (c ModuleConfig) rebuildFaults() []error {
 			} else if t.single() == "" {
 				bad(".watch[%d].key %q: want one column, such as \"{id}\"", i, w.Key)
 			}
+		} else if _, err := parseStatement(w.Keys); err != nil {
+			bad(".watch[%d].keys %w", i, err)
 		}
 	}
 	return errs

@@ -82,6 +82,22 @@ func (d *dirty) note(tx *rowtide.Tx) {
 	}
 }
 
+// check refuses a change whose value would have no key.
+func (p *plan) check(c *rowtide.Change) error {
+	if p.value == nil {
+		return nil
+	}
+	for _, i := range p.key {
+		switch {
+		case c.Before != nil && c.Before[i] == nil:
+			return fmt.Errorf("table %s: key before the change: %w", c.Table, errNullKey)
+		case c.After != nil && c.After[i] == nil:
+			return fmt.Errorf("table %s: key after the change: %w", c.Table, errNullKey)
+		}
+	}
+	return nil
+}
+
 // add folds one change in, for one module.
 func (d *dirty) add(p *plan, c *rowtide.Change, v rowtide.Version) error {
 	switch {

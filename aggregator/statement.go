@@ -21,11 +21,17 @@ func parseStatement(q string) (statement, error) {
 	for i := 0; i < len(q); {
 		switch c := q[i]; {
 		case c == '\'' || c == '"' || c == '`':
-			end := strings.IndexByte(q[i+1:], c)
+			end := closing(q, i)
 			if end < 0 {
 				return s, fmt.Errorf("has a %c that is not closed: %.60q", c, q)
 			}
-			i += end + 2
+			i = end + 1
+		case c == '#', strings.HasPrefix(q[i:], "-- "), strings.HasPrefix(q[i:], "--\t"), strings.HasPrefix(q[i:], "--\n"):
+			end := strings.IndexByte(q[i:], '\n')
+			if end < 0 {
+				end = len(q) - i
+			}
+			i += end
 		case strings.HasPrefix(q[i:], "/*"):
 			end := strings.Index(q[i:], "*/")
 			if end < 0 {
@@ -46,6 +52,20 @@ func parseStatement(q string) (statement, error) {
 	}
 	s.parts = append(s.parts, q[start:])
 	return s, nil
+}
+
+// closing is the place of the quote that ends the one at i, or -1. A backslash
+// takes the next character's meaning away, but not in a name.
+func closing(q string, i int) int {
+	for j := i + 1; j < len(q); j++ {
+		switch {
+		case q[j] == q[i]:
+			return j
+		case q[j] == '\\' && q[i] != '`':
+			j++
+		}
+	}
+	return -1
 }
 
 func isName(c byte) bool {

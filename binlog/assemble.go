@@ -152,7 +152,7 @@ func mysqlGTID(sid []byte, tag string, gno int64) string {
 // query handles transaction control, XA control and DDL, which all arrive as
 // statement text.
 func (a *assembler) query(ctx context.Context, h *replication.EventHeader, e *replication.QueryEvent) error {
-	q := e.Query
+	q := statementOf(e.Query)
 	switch verb := firstWord(q); verb {
 	case "BEGIN":
 		a.group = true
@@ -182,6 +182,19 @@ func (a *assembler) query(ctx context.Context, h *replication.EventHeader, e *re
 	return a.commit(ctx, h)
 }
 
+// statementOf takes off MariaDB's SET STATEMENT … FOR, which may stand before
+// any statement.
+func statementOf(q []byte) []byte {
+	words := bytes.Fields(q[:min(len(q), 64)])
+	if len(words) < 2 || !bytes.EqualFold(words[0], []byte("SET")) || !bytes.EqualFold(words[1], []byte("STATEMENT")) {
+		return q
+	}
+	if at := bytes.Index(bytes.ToUpper(q), []byte(" FOR ")); at >= 0 {
+		return q[at+len(" FOR "):]
+	}
+	return q
+}
+
 // firstWord is the statement's first word in upper case, past white space and
 // comments.
 func firstWord(q []byte) string {
@@ -189,7 +202,9 @@ func firstWord(q []byte) string {
 		q = bytes.TrimLeft(q, " \t\r\n(")
 		switch {
 		case bytes.HasPrefix(q, []byte("/*!")):
-			q = bytes.TrimLeft(q[3:], "0123456789M")
+			q = bytes.TrimLeft(q[3:], "0123456789")
+		case bytes.HasPrefix(q, []byte("/*M!")): // MariaDB only
+			q = bytes.TrimLeft(q[4:], "0123456789")
 		case bytes.HasPrefix(q, []byte("/*")):
 			_, rest, ok := bytes.Cut(q, []byte("*/"))
 			if !ok {
@@ -287,6 +302,8 @@ func (a *assembler) xa(ctx context.Context, h *replication.EventHeader, q []byte
 		a.group, a.xid = true, xid
 		return nil
 	case "END":
+		// MariaDB writes no XA START: its GTID event stands for it.
+		a.xid = xid
 		return nil
 	case "COMMIT":
 		xid = strings.TrimSpace(strings.TrimSuffix(xid, "ONE PHASE"))

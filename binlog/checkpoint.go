@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/rowtide/rowtide"
+	"github.com/rowtide/rowtide/internal/backoff"
 )
 
 // Checkpoint says how far a source has been taken care of: every transaction up
@@ -138,38 +140,64 @@ func (s *FileStore) Save(_ context.Context, c *Checkpoint) error {
 // writer and any number of readers of Current.
 type Progress struct {
 	store Store
+	log   *slog.Logger
 	mu    sync.Mutex
 	c     Checkpoint
-	gtids *gtidSet
+	gtids *gtidSet // nil when the stream goes by file and position
 }
 
-// NewProgress continues from c.
+// NewProgress continues from c. With an empty flavor it goes by file and
+// position: a set that lacks what came before c would be worse than none.
 func NewProgress(store Store, flavor string, c Checkpoint) (*Progress, error) {
-	g, err := parseGTIDSet(flavor, c.GTIDSet)
-	if err != nil {
-		return nil, err
+	p := &Progress{store: store, log: slog.New(slog.DiscardHandler), c: c}
+	if flavor == "" {
+		return p, nil
 	}
-	return &Progress{store: store, c: c, gtids: g}, nil
+	var err error
+	p.gtids, err = parseGTIDSet(flavor, c.GTIDSet)
+	return p, err
 }
 
 // Save records that every transaction up to last, whose ids are gtids in order,
-// is acknowledged everywhere. It blocks until the store has it.
+// is acknowledged everywhere. It blocks until the store has it: a store that is
+// away is waited for, like everything else on the way out.
 func (p *Progress) Save(ctx context.Context, last rowtide.Position, gtids []string) error {
-	p.mu.Lock()
-	for _, g := range gtids {
-		if err := p.gtids.add(g); err != nil {
-			p.mu.Unlock()
+	c, err := p.fold(last, gtids)
+	if err != nil {
+		return err
+	}
+	wait := backoff.New(50*time.Millisecond, 2*time.Second)
+	for failing := false; ; failing = true {
+		err := p.store.Save(ctx, &c)
+		if err == nil {
+			if failing {
+				p.log.Info("checkpoint is saved again")
+			}
+			return nil
+		}
+		if !failing {
+			p.log.Warn("checkpoint cannot be saved, holding the source back until it can", "err", err)
+		}
+		if wait.Wait(ctx) != nil {
 			return err
 		}
 	}
-	p.c.File, p.c.Pos = last.File, last.Pos
-	if !p.gtids.empty() {
+}
+
+func (p *Progress) fold(last rowtide.Position, gtids []string) (Checkpoint, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.gtids != nil {
+		for _, g := range gtids {
+			if err := p.gtids.add(g); err != nil {
+				return p.c, err
+			}
+		}
 		p.c.GTIDSet = p.gtids.String()
 	}
+	p.c.File, p.c.Pos = last.File, last.Pos
 	p.c.SavedAt = time.Now().UTC()
-	c := p.c
-	p.mu.Unlock()
-	return p.store.Save(ctx, &c)
+	return p.c, nil
 }
 
 // Current is the newest checkpoint, saved or about to be.

@@ -39,7 +39,8 @@ func newShape(m *replication.TableMapEvent, charsets Charsets) (*shape, error) {
 	}
 	s := &shape{table: t, fix: make([]fixer, len(t.Columns))}
 	c := &columnMeta{
-		m: m, collation: m.CollationMap(), enums: m.EnumStrValueMap(), sets: m.SetStrValueMap(), charsets: charsets,
+		m: m, collation: m.CollationMap(), members: m.EnumSetCollationMap(),
+		enums: m.EnumStrValueMap(), sets: m.SetStrValueMap(), charsets: charsets,
 	}
 	for i := range s.fix {
 		f, err := c.fixer(i)
@@ -71,6 +72,7 @@ func (s *shape) row(row []any) error {
 type columnMeta struct {
 	m         *replication.TableMapEvent
 	collation map[int]uint64
+	members   map[int]uint64 // collations of the names of ENUM and SET columns
 	enums     map[int][]string
 	sets      map[int][]string
 	charsets  Charsets
@@ -80,15 +82,19 @@ func (c *columnMeta) fixer(i int) (fixer, error) {
 	typ, size := c.realType(i)
 	switch typ {
 	case mysql.MYSQL_TYPE_ENUM:
-		return enumName(c.enums[i]), nil
+		names, err := c.names(i, c.enums[i])
+		return enumName(names), err
 	case mysql.MYSQL_TYPE_SET:
-		return setNames(c.sets[i]), nil
+		names, err := c.names(i, c.sets[i])
+		return setNames(names), err
 	case mysql.MYSQL_TYPE_BIT:
 		return bitsUnsigned, nil
 	case mysql.MYSQL_TYPE_JSON:
 		return jsonText, nil
 	case mysql.MYSQL_TYPE_DATETIME, mysql.MYSQL_TYPE_DATETIME2, mysql.MYSQL_TYPE_TIMESTAMP, mysql.MYSQL_TYPE_TIMESTAMP2:
-		return noSuchDate, nil
+		return dateTime, nil
+	case mysql.MYSQL_TYPE_TIME, mysql.MYSQL_TYPE_TIME2:
+		return timeOfDay, nil
 	case mysql.MYSQL_TYPE_STRING:
 		if c.collation[i] == collationBinary {
 			return paddedBytes(size), nil
@@ -141,6 +147,22 @@ func (c *columnMeta) text(i int) (fixer, error) {
 	}, nil
 }
 
+// names converts the members of an ENUM or SET, which the event has in the
+// column's character set, to UTF-8.
+func (c *columnMeta) names(i int, raw []string) ([]string, error) {
+	dec, err := c.charsets.decoder(c.members[i])
+	if err != nil || dec == nil {
+		return raw, err
+	}
+	out := make([]string, len(raw))
+	for j, name := range raw {
+		if out[j], err = dec.String(name); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
 func unexpected(v any) error {
 	return fmt.Errorf("decoded as %T: %w", v, rowtide.ErrSchemaChanged)
 }
@@ -171,12 +193,21 @@ func paddedBytes(size int) fixer {
 	}
 }
 
-// noSuchDate gives dates that no calendar has, which stay text, their one form.
-func noSuchDate(v any) (rowtide.Value, error) {
+// dateTime takes what the decoder leaves as text: dates that no calendar has, and
+// some that one has but that are long past.
+func dateTime(v any) (rowtide.Value, error) {
 	if s, ok := v.(string); ok {
-		return trimZeroFraction(s), nil
+		return parseDateTime(s), nil
 	}
 	return v, nil
+}
+
+func timeOfDay(v any) (rowtide.Value, error) {
+	s, ok := v.(string)
+	if !ok {
+		return nil, unexpected(v)
+	}
+	return trimZeroFraction(s), nil
 }
 
 func bitsUnsigned(v any) (rowtide.Value, error) {

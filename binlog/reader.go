@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -61,7 +62,7 @@ func (r *Reader) Locking(query string) string {
 	if !r.mariadb {
 		return query
 	}
-	return strings.TrimRight(strings.TrimSpace(query), ";") + " LOCK IN SHARE MODE"
+	return strings.TrimRight(strings.TrimSpace(query), ";") + "\nLOCK IN SHARE MODE" // the query may end with a comment
 }
 
 // Query runs a SELECT and returns its columns and all its rows.
@@ -153,10 +154,13 @@ func canonical(typ string, v any) rowtide.Value {
 	}
 	switch typ {
 	case "DATETIME", "TIMESTAMP":
-		if t, err := time.Parse("2006-01-02 15:04:05", string(b)); err == nil {
-			return t
-		}
+		return parseDateTime(string(b))
+	case "TIME":
 		return trimZeroFraction(string(b))
+	case "UNSIGNED BIGINT": // what does not fit an int64 comes as text
+		if n, err := strconv.ParseUint(string(b), 10, 64); err == nil {
+			return n
+		}
 	case "JSON":
 		return rowtide.JSON(b)
 	case "BIT":
@@ -171,8 +175,16 @@ func canonical(typ string, v any) rowtide.Value {
 	return string(b)
 }
 
-// trimZeroFraction gives dates that no calendar has one form: the log spells
-// their fraction out, a SELECT does not always.
+// parseDateTime gives a date of the calendar as a time, any other as text.
+func parseDateTime(s string) rowtide.Value {
+	if t, err := time.Parse("2006-01-02 15:04:05", s); err == nil {
+		return t
+	}
+	return trimZeroFraction(s)
+}
+
+// trimZeroFraction gives times and dates that stay text one form: the log and a
+// SELECT spell a fraction out to different lengths.
 func trimZeroFraction(s string) string {
 	if strings.Contains(s, ".") {
 		return strings.TrimRight(strings.TrimRight(s, "0"), ".")

@@ -34,8 +34,15 @@ func (s *Source) Resume(ctx context.Context, store Store) (*Progress, error) {
 			return nil, err
 		}
 	}
-	s.progress, err = NewProgress(store, s.server.Flavor, *c)
-	return s.progress, err
+	flavor := ""
+	if s.useGTID {
+		flavor = s.server.Flavor
+	}
+	if s.progress, err = NewProgress(store, flavor, *c); err != nil {
+		return nil, err
+	}
+	s.progress.log = s.log
+	return s.progress, nil
 }
 
 // firstStart makes a checkpoint for a source that has never been read.

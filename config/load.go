@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"reflect"
 	"strings"
+	"time"
 
 	"github.com/go-viper/mapstructure/v2"
 	"github.com/spf13/viper"
@@ -98,11 +99,29 @@ func decode(path string, out any) (*viper.Viper, error) {
 			return nil, fmt.Errorf("bind %s: %w", key, err)
 		}
 	}
-	hook := mapstructure.ComposeDecodeHookFunc(mapstructure.StringToTimeDurationHookFunc(), mapstructure.StringToSliceHookFunc(","))
+	hook := mapstructure.ComposeDecodeHookFunc(mapstructure.StringToTimeDurationHookFunc(), mapstructure.StringToSliceHookFunc(","), fits)
 	if err := v.UnmarshalExact(out, viper.DecodeHook(hook)); err != nil {
 		return nil, decodeFaults(t, err)
 	}
 	return v, nil
+}
+
+// fits refuses numbers that the decoder would bend to the field: negative ones
+// and ones that are too large would wrap around, and a bare number would be so
+// many nanoseconds.
+func fits(_, to reflect.Type, in any) (any, error) {
+	n, ok := in.(int)
+	if !ok {
+		return in, nil
+	}
+	if to == reflect.TypeFor[time.Duration]() && n != 0 {
+		return nil, fmt.Errorf("%d: want a duration with its unit, such as %ds", n, n)
+	}
+	v := reflect.New(to).Elem()
+	if v.CanUint() && (n < 0 || v.OverflowUint(uint64(n))) || v.CanInt() && v.OverflowInt(int64(n)) {
+		return nil, fmt.Errorf("%d is out of range", n)
+	}
+	return in, nil
 }
 
 // leafKeys lists the dotted paths of all fields that are no lists of structs.
@@ -149,7 +168,7 @@ func decodeFaults(t reflect.Type, err error) error {
 // suggest names the known key that is closest to a misspelt one, if any is
 // within two edits.
 func suggest(t reflect.Type, key string) string {
-	best, distance := "", 3
+	best, distance := "", min(3, len(key))
 	for _, known := range knownKeys(t, nil) {
 		if d := edits(key, known); d < distance {
 			best, distance = known, d

@@ -147,6 +147,7 @@ func (r *Redis) pipeline(ctx context.Context, entries []rowtide.Entry) error {
 				return fmt.Errorf("script returned code %d for %s", code, entries[at].Key)
 			}
 			if overwrite.Result(code) == overwrite.WrongType {
+				r.obs.Overwrote(overwrite.WrongType, 1)
 				return fmt.Errorf("key %s holds another type; rename or remove it, or change the prefix: %w", entries[at].Key.Redis(r.prefix), errWrongType)
 			}
 			counts[code]++

@@ -60,7 +60,7 @@ func runDemo(ctx context.Context, o demoOptions, out io.Writer) (err error) {
 	fmt.Fprintf(out, "servers up after %.1f s: %s %s, Redis, %s; files in %s until the end\n",
 		time.Since(began).Seconds(), e.sql.Flavor, e.sql.Version, e.kafkaName, e.dir)
 
-	s := &shop{env: e, out: out, stockUnits: o.stock, commitRate: o.commits, meter: newMeter()}
+	s := newShop(e, out, o.stock, o.commits)
 	defer func() { err = errors.Join(err, s.close()) }()
 	if err := s.seed(ctx); err != nil {
 		return fmt.Errorf("seed the shop: %w", err)

@@ -31,13 +31,6 @@ type purchase struct {
 	want string
 }
 
-func (s *shop) purchases() *purchases {
-	if s.bought == nil {
-		s.bought = &purchases{holds: map[string]purchase{}}
-	}
-	return s.bought
-}
-
 // buy is one buyer's seat: in the rush it buys as fast as it is served, otherwise
 // it takes its share of a trickle.
 func (s *shop) buy(ctx context.Context, seat int, l *loadState) {

@@ -47,7 +47,7 @@ func (l *loadState) rush() bool {
 
 // runLoad blocks until ctx ends and all of the load has stopped.
 func (s *shop) runLoad(ctx context.Context, length time.Duration) {
-	l := &loadState{length: length, began: time.Now(), buys: s.purchases()}
+	l := &loadState{length: length, began: time.Now(), buys: s.bought}
 	var wg sync.WaitGroup
 	for w := range shopWriters {
 		wg.Go(func() { s.write(ctx, w) })

@@ -60,6 +60,14 @@ type shop struct {
 	stockAddr  string
 }
 
+// newShop makes a shop on the servers of e; nothing is opened.
+func newShop(e *demoEnv, out io.Writer, units int64, commits int) *shop {
+	return &shop{
+		env: e, out: out, stockUnits: units, commitRate: commits, meter: newMeter(),
+		bought: &purchases{holds: map[string]purchase{}},
+	}
+}
+
 // seed makes the tables and fills them, through the log like everything else.
 func (s *shop) seed(ctx context.Context) error {
 	var err error

@@ -136,7 +136,7 @@ func (s *shop) judgeUnits(v *verdict, rep stockapi.Report) {
 			left, held, sold = left+n.Avail, held+n.Held, sold+n.Sold
 		}
 	}
-	p := s.purchases()
+	p := s.bought
 	var told, unsure int64
 	p.mu.Lock()
 	for _, h := range p.holds {
@@ -172,7 +172,7 @@ func (s *shop) judgeHolds(ctx context.Context, v *verdict) {
 		}
 		states[id] = state
 	}
-	p := s.purchases()
+	p := s.bought
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var missing, other int

@@ -4,7 +4,12 @@
 -- Returns one code per key, see overwrite.go.
 --
 -- Versions are compared as two 32-bit halves: Lua numbers are doubles and are
--- exact only to 2^53, and Lua's < on strings depends on the locale.
+-- exact only to 2^53, and Lua's < on strings depends on the locale. They are read
+-- byte by byte, since stand-ins for Redis do not all have its struct library.
+local function half(s, at)
+  local a, b, c, d = string.byte(s, at, at + 3)
+  return ((a * 256 + b) * 256 + c) * 256 + d
+end
 local mode, out = ARGV[1], {}
 for i = 1, #KEYS do
   local env, ttl = ARGV[2 * i], ARGV[2 * i + 1]
@@ -15,8 +20,8 @@ for i = 1, #KEYS do
   elseif head == '' then
     if mode == 'replay' then code = 3 end
   elseif #head == 12 and string.byte(head) == 0xA7 then
-    local ch, cl = struct.unpack('>I4I4', string.sub(head, 5, 12))
-    local nh, nl = struct.unpack('>I4I4', string.sub(env, 5, 12))
+    local ch, cl = half(head, 5), half(head, 9)
+    local nh, nl = half(env, 5), half(env, 9)
     if ch > nh or (ch == nh and cl > nl) then
       code = 0
     elseif ch == nh and cl == nl and mode == 'fill' then

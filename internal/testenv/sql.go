@@ -143,6 +143,8 @@ func sqlArgs(p sqlProgram, o Options, s *Server) []string {
 	args := []string{
 		"--no-defaults",
 		"--datadir=" + s.dataDir(),
+		// Not $TMPDIR, which is ours and may be closed to the server's user.
+		"--tmpdir=" + s.dataDir(),
 		"--port=" + strconv.Itoa(port),
 		"--bind-address=127.0.0.1",
 		// Relative to the data folder: a socket's full path may not be longer
