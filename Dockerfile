@@ -10,7 +10,7 @@ COPY . .
 ENV CGO_ENABLED=0
 ARG VERSION=dev
 RUN mkdir /out \
- && go build -trimpath -ldflags "-s -w -X main.version=${VERSION}" -o /out/rowtide ./cmd/rowtide \
+ && go build -trimpath -ldflags "-s -w -X main.release=${VERSION}" -o /out/rowtide ./cmd/rowtide \
  && go build -trimpath -ldflags "-s -w" -o /out/webnode ./examples/webnode
 
 FROM scratch

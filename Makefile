@@ -23,7 +23,7 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  %-12s %s\n", $$1, $$2}'
 
 build: ## Build bin/rowtide
-	$(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/rowtide ./cmd/rowtide
+	$(GO) build -trimpath -ldflags '-X main.release=$(VERSION)' -o bin/rowtide ./cmd/rowtide
 
 setup: ## Install what the demo and the tests need (apt, Maven; see scripts/setup.sh)
 	@scripts/setup.sh test

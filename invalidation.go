@@ -159,6 +159,9 @@ func (i *Invalidation) decode(b []byte) (rest []byte, ok bool) {
 		return nil, false
 	}
 	flags := b[0]
+	if flags&^(itemEmpty|itemHasValue) != 0 {
+		return nil, false
+	}
 	i.Empty = flags&itemEmpty != 0
 	i.Key.Version = binary.BigEndian.Uint16(b[1:])
 	i.Version = Version(binary.BigEndian.Uint64(b[3:]))

@@ -131,11 +131,13 @@ func (a *Aggregator) query(ctx context.Context, set *dirty, query string, args [
 
 func (a *Aggregator) read(ctx context.Context, set *dirty, query string, args []any) ([]string, [][]rowtide.Value, error) {
 	// The newest transaction of the set is enough on a server that applies in
-	// order; its id stands last, since several may be joined.
-	if n := len(set.gtids); n > 0 {
-		if err := a.db.WaitFor(ctx, set.gtids[n-1]); err != nil {
-			return nil, nil, err
-		}
+	// order.
+	visible, err := a.db.WaitFor(ctx, set.last.GTID)
+	if err != nil {
+		return nil, nil, err
 	}
-	return a.db.Query(ctx, a.db.Locking(query), args...)
+	if !visible {
+		query = a.db.Locking(query)
+	}
+	return a.db.Query(ctx, query, args...)
 }

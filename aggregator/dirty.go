@@ -176,9 +176,12 @@ func (p *plan) touched(c *rowtide.Change) bool {
 	if len(p.only) == 0 || c.Op != rowtide.OpUpdate {
 		return true
 	}
-	for _, i := range p.only {
-		if !sameValue(c.Before[i], c.After[i]) {
-			return true
+	// A key that moves touches two documents, whatever the columns say.
+	for _, cols := range [][]int{p.only, p.key, p.args} {
+		for _, i := range cols {
+			if !sameValue(c.Before[i], c.After[i]) {
+				return true
+			}
 		}
 	}
 	return false

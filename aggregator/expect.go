@@ -12,6 +12,8 @@ type Expected struct {
 	ID string
 	// Payload is nil when there must be no value.
 	Payload []byte
+
+	key []any // the key columns' values, if a row was seen
 }
 
 // Expectation computes what a module's keys must hold from rows that were
@@ -86,20 +88,30 @@ func (x *Expectation) Row(row []rowtide.Value) (Expected, error) {
 		return Expected{}, fmt.Errorf("module %s: key: %w", x.m.cfg.Name, err)
 	}
 	payload, err := appendObject(nil, x.plan.names, row, x.plan.value)
-	return Expected{ID: string(id), Payload: payload}, err
+	want := Expected{ID: string(id), Payload: payload}
+	for _, i := range x.plan.key {
+		want.key = append(want.key, row[i])
+	}
+	return want, err
 }
 
-// OneRow is the SELECT of the row behind one id of a from module, for a second
-// look at a difference; ok is false when the id does not fit the key template.
-func (x *Expectation) OneRow(id string) (query string, args []any, ok bool) {
-	vals, ok := x.m.key.split(id)
-	if !ok {
-		return "", nil, false
+// OneRow is the SELECT of the row behind one key of a from module, for a second
+// look at a difference; ok is false when no row was seen and the id does not fit
+// the key template.
+func (x *Expectation) OneRow(seen Expected) (query string, args []any, ok bool) {
+	args = seen.key
+	if args == nil {
+		vals, ok := x.m.key.split(seen.ID)
+		if !ok {
+			return "", nil, false
+		}
+		for _, v := range vals {
+			args = append(args, v)
+		}
 	}
-	conds := make([]string, len(vals))
+	conds := make([]string, len(args))
 	for i, c := range x.m.key.columns {
 		conds[i] = quote(c) + " = ?"
-		args = append(args, vals[i])
 	}
 	return x.selectRows() + " WHERE " + strings.Join(conds, " AND "), args, true
 }

@@ -28,7 +28,7 @@ func TestExpect_FromModule(t *testing.T) {
 	for id, want := range map[string][]any{
 		"e7-5": {"7", "5"}, "e-": {"", ""}, "e7-5-6": {"7", "5-6"}, "7-5": nil, "e75": nil,
 	} {
-		query, args, ok := x.OneRow(id)
+		query, args, ok := x.OneRow(aggregator.Expected{ID: id})
 		if ok != (want != nil) || !reflect.DeepEqual(args, want) {
 			t.Errorf("one row %q: %v %t, want %v", id, args, ok, want)
 		}
@@ -44,7 +44,7 @@ func TestExpect_TemplateThatCannotBeTakenApart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, args, ok := x.OneRow("75"); ok {
+	if _, args, ok := x.OneRow(aggregator.Expected{ID: "75"}); ok {
 		t.Errorf("split 75 into %v", args)
 	}
 }

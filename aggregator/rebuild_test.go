@@ -55,11 +55,11 @@ type database struct {
 	args     [][]any
 }
 
-func (d *database) WaitFor(_ context.Context, gtid string) error {
+func (d *database) WaitFor(_ context.Context, gtid string) (bool, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.waited = append(d.waited, gtid)
-	return nil
+	return false, nil
 }
 
 func (d *database) Locking(q string) string { return q + " /*locking*/" }

@@ -32,9 +32,11 @@ type Checkpointer interface {
 // Querier asks the source's database. Errors with a true Temporary method are
 // tried again.
 type Querier interface {
-	// WaitFor blocks until the transaction can be read.
-	WaitFor(ctx context.Context, gtid string) error
-	// Locking makes a SELECT see whatever the log has shown.
+	// WaitFor blocks until the transaction can be read and returns true; or false
+	// at once when the server cannot wait for it (gtid may be empty): then only a
+	// locking SELECT sees it for certain.
+	WaitFor(ctx context.Context, gtid string) (visible bool, err error)
+	// Locking makes a SELECT wait for the rows that transactions still hold.
 	Locking(query string) string
 	// Query returns the columns' names and all rows.
 	Query(ctx context.Context, query string, args ...any) ([]string, [][]rowtide.Value, error)

@@ -113,7 +113,7 @@ type daemonStatus struct {
 const poll = 5 * time.Millisecond
 
 func (d *daemon) await(ctx context.Context, ok func(daemonStatus) bool) error {
-	deadline := time.Now().Add(5 * time.Minute)
+	deadline := time.Now().Add(time.Minute)
 	for time.Now().Before(deadline) {
 		if s, err := d.status(ctx); err == nil && ok(s) {
 			return nil

@@ -16,6 +16,8 @@ import (
 	"github.com/go-mysql-org/go-mysql/mysql"
 	"github.com/go-mysql-org/go-mysql/replication"
 	_ "github.com/go-sql-driver/mysql" // the database/sql driver
+
+	"github.com/rowtide/rowtide/internal/testenv"
 )
 
 // schema is a table of twelve columns, some 170 bytes a row, like the ones that
@@ -168,26 +170,53 @@ func (b *bench) rowtide(ctx context.Context, i int) (rate, cpuPerTx float64, err
 		return 0, 0, err
 	}
 	defer func() { err = errors.Join(err, d.stop()) }()
+	head, err := b.head(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
 	var began time.Time
 	var first int64
 	pid := d.cmd.Process.Pid
 	var cpu float64
 	err = d.await(ctx, func(s daemonStatus) bool {
-		if began.IsZero() && s.Written > 0 {
-			began, first, cpu = time.Now(), s.Written+s.Superseded, cpuSeconds(pid)
+		if began.IsZero() && s.Transactions > 0 {
+			began, first, cpu = time.Now(), s.Transactions, cpuSeconds(pid)
 		}
-		return s.Transactions >= int64(b.txs)
-	})
-	if err != nil {
-		return 0, 0, err
-	}
-	head := ""
-	err = d.await(ctx, func(s daemonStatus) bool {
-		same := s.Position == head // the checkpoint has stopped moving
-		head = s.Position
-		return same && s.Written > 0
+		return s.Position == head // the checkpoint: Redis and Kafka have it all
 	})
 	elapsed := time.Since(began).Seconds()
 	n := float64(b.txs) - float64(first)
 	return n / elapsed, (cpuSeconds(pid) - cpu) / n * 1e6, err
+}
+
+// head is the end of the source's log.
+func (b *bench) head(ctx context.Context) (string, error) {
+	db, err := sql.Open("mysql", b.sql.DSN(""))
+	if err != nil {
+		return "", err
+	}
+	defer db.Close()
+	query := "SHOW MASTER STATUS"
+	if b.sql.Flavor == testenv.FlavorMySQL {
+		query = "SHOW BINARY LOG STATUS"
+	}
+	rows, err := db.QueryContext(ctx, query)
+	if err != nil {
+		return "", err
+	}
+	defer rows.Close()
+	cols, err := rows.Columns()
+	if err != nil || !rows.Next() {
+		return "", errors.Join(err, errors.New("the server has no log"))
+	}
+	var file string
+	var pos int64
+	dest := []any{&file, &pos}
+	for len(dest) < len(cols) {
+		dest = append(dest, new(sql.RawBytes))
+	}
+	if err := rows.Scan(dest...); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%s:%d", file, pos), nil
 }

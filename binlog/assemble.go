@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"log/slog"
 	"strconv"
 	"strings"
 	"time"
@@ -39,13 +40,14 @@ type assembler struct {
 	prepared map[string][]rowtide.Change
 	lowWater rowtide.Position
 	withheld []string // GTIDs since lowWater
+	log      *slog.Logger
 }
 
 func newAssembler(epoch uint32, cs Charsets, watched map[string]bool, start rowtide.Position, emit func(context.Context, *rowtide.Tx) error) *assembler {
 	return &assembler{
 		epoch: epoch, charsets: cs, watched: watched, emit: emit, file: start.File, lastPos: start.Pos,
 		shapes: map[uint64]*shape{}, prepared: map[string][]rowtide.Change{},
-		lowWater: rowtide.Position{File: start.File, Pos: start.Pos},
+		lowWater: rowtide.Position{File: start.File, Pos: start.Pos}, log: slog.New(slog.DiscardHandler),
 	}
 }
 
@@ -115,6 +117,7 @@ func (a *assembler) rotate(name string, pos uint64) error {
 
 func (a *assembler) reset() {
 	a.group, a.gtid, a.xid = false, "", ""
+	clear(a.tx.Changes) // let the rows of a large transaction go
 	a.tx = rowtide.Tx{Changes: a.tx.Changes[:0]}
 }
 
@@ -178,6 +181,7 @@ func (a *assembler) query(ctx context.Context, h *replication.EventHeader, e *re
 	if a.group = a.group || bytes.HasSuffix(q, []byte("START TRANSACTION")); a.group {
 		return nil
 	}
+	a.warnOfUnloggedRows(string(e.Schema), q, h)
 	a.tx.Changes = a.tx.Changes[:0]
 	return a.commit(ctx, h)
 }
@@ -289,45 +293,6 @@ func (a *assembler) payload(ctx context.Context, h *replication.EventHeader, e *
 		}
 	}
 	return nil
-}
-
-func (a *assembler) xa(ctx context.Context, h *replication.EventHeader, q []byte) error {
-	words := strings.SplitN(string(q), " ", 3)
-	if len(words) < 3 {
-		return fmt.Errorf("XA statement %q at %s:%d: %w", q, a.file, h.LogPos, ErrUnreadable)
-	}
-	xid := strings.TrimSpace(words[2])
-	switch strings.ToUpper(words[1]) {
-	case "START", "BEGIN":
-		a.group, a.xid = true, xid
-		return nil
-	case "END":
-		// MariaDB writes no XA START: its GTID event stands for it.
-		a.xid = xid
-		return nil
-	case "COMMIT":
-		xid = strings.TrimSpace(strings.TrimSuffix(xid, "ONE PHASE"))
-		changes, ok := a.prepared[xid]
-		if !ok {
-			return fmt.Errorf("XA COMMIT %s at %s:%d without its PREPARE: %w; start at or before the PREPARE", xid, a.file, h.LogPos, rowtide.ErrPositionLost)
-		}
-		delete(a.prepared, xid)
-		a.tx.Changes = append(a.tx.Changes[:0], changes...)
-		return a.commit(ctx, h)
-	case "ROLLBACK":
-		delete(a.prepared, xid)
-		a.tx.Changes = a.tx.Changes[:0]
-		return a.commit(ctx, h)
-	}
-	return fmt.Errorf("XA statement %q at %s:%d: %w", q, a.file, h.LogPos, ErrUnreadable)
-}
-
-// xaPrepare sets the group aside: its rows are not committed yet and may never
-// be. The GTID of the PREPARE itself is executed all the same.
-func (a *assembler) xaPrepare(ctx context.Context, h *replication.EventHeader) error {
-	a.prepared[a.xid] = append([]rowtide.Change(nil), a.tx.Changes...)
-	a.tx.Changes = a.tx.Changes[:0]
-	return a.commit(ctx, h)
 }
 
 // commit hands the transaction on and makes room for the next. emit must not

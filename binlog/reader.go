@@ -15,6 +15,9 @@ import (
 	"github.com/rowtide/rowtide"
 )
 
+// queryConns bounds the load on the source by queries.
+const queryConns = 4
+
 // Reader selects rows from the source in the values that the log yields for the
 // same rows, so that a value that was read equals one that was streamed.
 type Reader struct {
@@ -23,11 +26,10 @@ type Reader struct {
 }
 
 // Reader returns a reader on the source's own server. It must follow
-// [Source.Preflight]; it shares the source's connection pool, of at most conns
-// connections.
-func (s *Source) Reader(conns int) *Reader {
-	s.db.SetMaxOpenConns(conns)
-	s.db.SetMaxIdleConns(conns)
+// [Source.Preflight]; it shares the source's connection pool.
+func (s *Source) Reader() *Reader {
+	s.db.SetMaxOpenConns(queryConns)
+	s.db.SetMaxIdleConns(queryConns)
 	return &Reader{db: s.db, mariadb: s.server.Flavor == mysql.MariaDBFlavor}
 }
 
@@ -37,31 +39,28 @@ const visibilityWait = 30 * time.Second
 
 var errNotVisible = fmt.Errorf("the transaction is not visible after %s", visibilityWait)
 
-// WaitFor blocks until the transaction with this id can be read. On MySQL it
-// asks the server to wait. MariaDB can wait on a replica only; there, queries
-// made with [Reader.Locking] wait for the row locks that a transaction holds
-// until it is visible.
-func (r *Reader) WaitFor(ctx context.Context, gtid string) error {
+// WaitFor blocks until the transaction with this id can be read and returns true.
+// Only MySQL with GTIDs can be asked to wait (MariaDB waits on a replica only);
+// elsewhere it returns false, and queries made with [Reader.Locking] wait for the
+// row locks that a transaction holds until it is visible.
+func (r *Reader) WaitFor(ctx context.Context, gtid string) (visible bool, err error) {
 	if r.mariadb || gtid == "" {
-		return nil
+		return false, nil
 	}
 	var late sql.NullInt64
-	err := r.db.QueryRowContext(ctx, "SELECT WAIT_FOR_EXECUTED_GTID_SET(?, ?)", gtid, visibilityWait.Seconds()).Scan(&late)
+	err = r.db.QueryRowContext(ctx, "SELECT WAIT_FOR_EXECUTED_GTID_SET(?, ?)", gtid, visibilityWait.Seconds()).Scan(&late)
 	if err != nil {
-		return &QueryError{"WAIT_FOR_EXECUTED_GTID_SET " + gtid, err}
+		return false, &QueryError{"WAIT_FOR_EXECUTED_GTID_SET " + gtid, err}
 	}
-	if late.Int64 != 0 {
-		return &QueryError{"WAIT_FOR_EXECUTED_GTID_SET " + gtid, errNotVisible}
+	if !late.Valid || late.Int64 != 0 {
+		return false, &QueryError{"WAIT_FOR_EXECUTED_GTID_SET " + gtid, errNotVisible}
 	}
-	return nil
+	return true, nil
 }
 
-// Locking turns a SELECT into one that sees everything the log has shown us, on
-// servers where waiting for a GTID cannot ensure that.
-func (r *Reader) Locking(query string) string {
-	if !r.mariadb {
-		return query
-	}
+// Locking turns a SELECT into one that waits for the rows that transactions still
+// hold, and so sees everything the log has shown us.
+func (*Reader) Locking(query string) string {
 	return strings.TrimRight(strings.TrimSpace(query), ";") + "\nLOCK IN SHARE MODE" // the query may end with a comment
 }
 

@@ -37,6 +37,9 @@ func (s *Source) Resume(ctx context.Context, store Store) (*Progress, error) {
 	flavor := ""
 	if s.useGTID {
 		flavor = s.server.Flavor
+	} else {
+		// Left beside a new file position, an old set would send all since.
+		c.GTIDSet = ""
 	}
 	if s.progress, err = NewProgress(store, flavor, *c); err != nil {
 		return nil, err
@@ -127,10 +130,36 @@ func (s *Source) continueFrom(ctx context.Context, c *Checkpoint) error {
 	if !s.useGTID {
 		return s.checkFile(ctx, c)
 	}
+	if err := s.checkNumbering(ctx, c); err != nil {
+		return err
+	}
 	if s.server.Flavor == mysql.MySQLFlavor {
 		return s.checkGTIDs(ctx, c)
 	}
 	return nil // MariaDB itself refuses a position it cannot serve, with error 1236
+}
+
+// checkNumbering notices a log that was begun anew under the same identity (a
+// reset, another --log-bin, a restored server): the GTIDs fit, but its positions
+// would order below what is stored, and every change would look old.
+func (s *Source) checkNumbering(ctx context.Context, c *Checkpoint) error {
+	file, pos, _, err := s.server.head(ctx, s.db)
+	if err != nil {
+		return err
+	}
+	now, err := rowtide.FileNumber(file)
+	if err != nil {
+		return err
+	}
+	then, err := rowtide.FileNumber(c.File)
+	if err != nil {
+		return err
+	}
+	if c.Source == s.server.ID && (now < then || now == then && pos < c.Pos) {
+		s.log.Warn("the log was begun anew, starting a new epoch", "checkpoint", c.Position().String(), "head", fmt.Sprintf("%s:%d", file, pos), "epoch", c.Epoch+1)
+		c.Epoch++
+	}
+	return nil
 }
 
 func (s *Source) checkFile(ctx context.Context, c *Checkpoint) error {

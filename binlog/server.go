@@ -36,6 +36,9 @@ func (c Config) openDB() (*sql.DB, error) {
 	d.TLS = tlsConfig
 	d.AllowNativePasswords = true
 	d.Timeout = c.ReadTimeout
+	// A host that dies without a word must not hold a query for ever; longer than
+	// any wait that we ask the server for.
+	d.ReadTimeout, d.WriteTimeout = 2*visibilityWait, 2*visibilityWait
 	// TIMESTAMP columns must read the same from a SELECT as from the log.
 	d.Params = map[string]string{"time_zone": "'+00:00'"}
 	conn, err := driver.NewConnector(d)
@@ -45,23 +48,30 @@ func (c Config) openDB() (*sql.DB, error) {
 	return sql.OpenDB(conn), nil
 }
 
+// identityQuery yields the one text that tells a server from another.
+func identityQuery(flavor string) string {
+	if flavor == mysql.MariaDBFlavor {
+		return "SELECT CONCAT('mariadb:', @@server_id, '@', @@hostname, ':', @@port)"
+	}
+	return "SELECT @@server_uuid"
+}
+
 // describe asks the server who it is.
 func describe(ctx context.Context, db *sql.DB) (*Server, error) {
 	s := &Server{Flavor: mysql.MySQLFlavor}
 	if err := db.QueryRowContext(ctx, "SELECT VERSION()").Scan(&s.Version); err != nil {
 		return nil, fmt.Errorf("ask the server's version: %w", err)
 	}
-	var err error
 	if strings.Contains(strings.ToLower(s.Version), "mariadb") {
 		s.Flavor, s.GTID = mysql.MariaDBFlavor, true
-		var id, host, port string
-		err = db.QueryRowContext(ctx, "SELECT @@server_id, @@hostname, @@port").Scan(&id, &host, &port)
-		s.ID = "mariadb:" + id + "@" + host + ":" + port
 	} else {
 		var mode string
-		err = db.QueryRowContext(ctx, "SELECT @@server_uuid, @@gtid_mode").Scan(&s.ID, &mode)
+		if err := db.QueryRowContext(ctx, "SELECT @@gtid_mode").Scan(&mode); err != nil {
+			return nil, fmt.Errorf("ask the server's GTID mode: %w", err)
+		}
 		s.GTID = mode == "ON"
 	}
+	err := db.QueryRowContext(ctx, identityQuery(s.Flavor)).Scan(&s.ID)
 	if err != nil {
 		return nil, fmt.Errorf("ask the server's identity: %w", err)
 	}

@@ -100,10 +100,16 @@ func (s *Source) Run(ctx context.Context, h Handler) error {
 // recheck asks who answers at the address now: after a failover it may be
 // another server, whose file positions mean something else.
 func (s *Source) recheck(ctx context.Context) error {
+	// Pooled connections may still lead to the server of before.
+	s.db.SetMaxIdleConns(0)
+	defer s.db.SetMaxIdleConns(queryConns)
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.ReadTimeout)
+	defer cancel()
 	server, err := describe(ctx, s.db)
-	if err != nil || server.ID == s.server.ID {
+	if err != nil {
 		return err
 	}
+	before := s.server
 	s.server = server
 	c := s.start
 	c.File, c.Pos, c.GTIDSet = s.pos.File, s.pos.Pos, ""
@@ -111,7 +117,11 @@ func (s *Source) recheck(ctx context.Context) error {
 		c.GTIDSet = s.received.String()
 	}
 	if err := s.continueFrom(ctx, &c); err != nil {
-		return &streamError{err}
+		s.server = before
+		if errors.Is(err, rowtide.ErrPositionLost) {
+			return &streamError{err}
+		}
+		return err
 	}
 	s.start.Source, s.start.Epoch = c.Source, c.Epoch
 	s.progress.adopt(c.Source, c.Epoch)
@@ -145,6 +155,7 @@ func (s *Source) stream(ctx context.Context, h Handler) (took bool, err error) {
 		}
 		return nil
 	})
+	link.asm.log = s.log
 	syncer, err := s.syncer(d, link)
 	if err != nil {
 		return false, &streamError{err}
@@ -202,15 +213,30 @@ func (s *Source) syncer(d *dialer, h replication.EventHandler) (*replication.Bin
 		SynchronousEventHandler: h,
 		Dialer:                  d.dial,
 		Logger:                  slog.New(slog.DiscardHandler), // its news are told by our own errors and states
-		Option: func(c *client.Conn) error {
-			_, err := c.Execute(netWriteTimeout)
-			return err
-		},
+		Option:                  s.prepare,
 	}
 	if l, ok := h.(*link); ok {
 		cfg.RowsEventDecodeFunc = l.asm.decodeWatched
 	}
 	return replication.NewBinlogSyncer(cfg), nil
+}
+
+// prepare readies the connection that will carry the log: it must lead to the
+// server that was checked, which after a switch of a name or a proxy a second
+// connection proves nothing about.
+func (s *Source) prepare(c *client.Conn) error {
+	if _, err := c.Execute(netWriteTimeout); err != nil {
+		return err
+	}
+	r, err := c.Execute(identityQuery(s.server.Flavor))
+	if err != nil {
+		return err
+	}
+	id, err := r.GetString(0, 0)
+	if err == nil && id != s.server.ID {
+		err = fmt.Errorf("%s is server %s now, it was %s", s.cfg.Addr, id, s.server.ID)
+	}
+	return err
 }
 
 // classify tells what reconnecting can mend from what it cannot.

@@ -457,7 +457,7 @@ func TestReader_ErrorsSayWhetherToRepeat(t *testing.T) {
 	onEveryFlavor(t, func(t *testing.T, target testenv.SQLTarget) {
 		d := openDatabase(t, target)
 		d.eventTable()
-		r := openSource(t, d.config()).Reader(2)
+		r := openSource(t, d.config()).Reader()
 		_, _, err := r.Query(testContext(t), "SELECT nothing FROM "+d.schema+".event")
 		var q *binlog.QueryError
 		if !errors.As(err, &q) || q.Temporary() {

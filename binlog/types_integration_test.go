@@ -158,7 +158,7 @@ func TestValues_LogEqualsSelect(t *testing.T) {
 		s := follow(t, cfg, &memory{}, newRecorder(), watched...)
 		s.await(fmt.Sprintf("%d rows", n), func(b []string) bool { return len(b) >= n })
 		s.stop()
-		reader := s.src.Reader(1)
+		reader := s.src.Reader()
 		for _, tx := range s.rec.txs {
 			for _, c := range tx.Changes {
 				var i int

@@ -15,9 +15,13 @@ import (
 	"github.com/rowtide/rowtide/internal/backoff"
 )
 
-// maxRecordItems bounds one record to some 200 KB before compression, well
-// below the broker's default limit of 1 MB.
-const maxRecordItems = 4000
+// One record is bounded in items and, for long ids, in bytes before compression:
+// well below the broker's default limit of 1 MB.
+const (
+	maxRecordItems = 4000
+	maxRecordBytes = 256 << 10
+	itemBytes      = 32 // an item without its id
+)
 
 // Kafka broadcasts invalidations. Broadcast is for one goroutine; Run sends the
 // heartbeats beside it.
@@ -34,6 +38,8 @@ type Kafka struct {
 	// acked is what heartbeats announce: a sequence that is still under way would
 	// look like a loss if the heartbeat overtook it.
 	acked     []uint64
+	heardAt   []time.Time // when a partition last got a record
+	beating   []bool      // a heartbeat of the partition is under way
 	watermark rowtide.Version
 }
 
@@ -48,7 +54,10 @@ func ProducerConfig() *sarama.Config {
 	c.Producer.Return.Successes = true
 	c.Producer.Partitioner = sarama.NewManualPartitioner
 	c.Producer.Compression = sarama.CompressionSnappy
-	c.Producer.Retry.Max = 10
+	c.Producer.Retry.Max = 3 // we repeat ourselves, and can be stopped between
+	// A broker that hangs must not outlive a stop by much.
+	c.Net.DialTimeout, c.Net.ReadTimeout, c.Net.WriteTimeout = 5*time.Second, 5*time.Second, 5*time.Second
+	c.Producer.Timeout = 4 * time.Second
 	c.Net.MaxOpenRequests = 1
 	c.Metadata.AllowAutoTopicCreation = false
 	return c
@@ -67,7 +76,7 @@ func NewKafka(cfg Config, client sarama.Client, log *slog.Logger, obs Observer) 
 	}
 	return &Kafka{
 		cfg: cfg, log: log, obs: obs, producer: rand.Uint64(), //nolint:gosec // a label, not a secret
-		sync: p, sequence: make([]uint64, len(parts)), acked: make([]uint64, len(parts)),
+		sync: p, sequence: make([]uint64, len(parts)), acked: make([]uint64, len(parts)), heardAt: make([]time.Time, len(parts)), beating: make([]bool, len(parts)),
 	}, nil
 }
 
@@ -75,8 +84,10 @@ func NewKafka(cfg Config, client sarama.Client, log *slog.Logger, obs Observer) 
 // acknowledged by all in-sync replicas. A broker that is away is waited for.
 func (k *Kafka) Broadcast(ctx context.Context, entries []rowtide.Entry, watermark rowtide.Version, oldest time.Time) error {
 	began := time.Now()
+	var msgs []*sarama.ProducerMessage
 	if len(entries) > 0 {
-		if err := k.send(ctx, k.records(entries, watermark, oldest, began)); err != nil {
+		msgs = k.records(entries, watermark, oldest, began)
+		if err := k.send(ctx, msgs); err != nil {
 			return err
 		}
 		k.obs.Broadcast(len(entries), time.Since(began))
@@ -84,6 +95,9 @@ func (k *Kafka) Broadcast(ctx context.Context, entries []rowtide.Entry, watermar
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	copy(k.acked, k.sequence)
+	for _, m := range msgs {
+		k.heardAt[m.Partition] = began
+	}
 	k.watermark = max(k.watermark, watermark)
 	return nil
 }
@@ -93,6 +107,7 @@ func (k *Kafka) Broadcast(ctx context.Context, entries []rowtide.Entry, watermar
 func (k *Kafka) records(entries []rowtide.Entry, watermark rowtide.Version, oldest, now time.Time) []*sarama.ProducerMessage {
 	n := int32(len(k.sequence)) //nolint:gosec // partitions are counted in int32
 	byPart := make([][]rowtide.Invalidation, n)
+	size := make([]int, n)
 	var out []*sarama.ProducerMessage
 	flush := func(p int32) {
 		k.sequence[p]++
@@ -100,13 +115,14 @@ func (k *Kafka) records(entries []rowtide.Entry, watermark rowtide.Version, olde
 			Producer: k.producer, Sequence: k.sequence[p], Watermark: watermark, SentAt: now, CommittedAt: oldest, Items: byPart[p],
 		}
 		out = append(out, k.message(p, &b))
-		byPart[p] = nil
+		byPart[p], size[p] = nil, 0
 	}
 	for i := range entries {
 		e := &entries[i]
 		p := e.Key.Partition(n)
 		byPart[p] = append(byPart[p], rowtide.Invalidation{Key: e.Key, Version: e.Version, Empty: e.Empty()})
-		if len(byPart[p]) == maxRecordItems {
+		size[p] += itemBytes + len(e.Key.ID)
+		if len(byPart[p]) == maxRecordItems || size[p] >= maxRecordBytes {
 			flush(p)
 		}
 	}
@@ -128,7 +144,7 @@ func (k *Kafka) message(p int32, b *rowtide.Batch) *sarama.ProducerMessage {
 func (k *Kafka) send(ctx context.Context, msgs []*sarama.ProducerMessage) error {
 	wait := backoff.New(50*time.Millisecond, 2*time.Second)
 	for failing := false; ; failing = true {
-		err := k.sync.SendMessages(msgs)
+		err := k.try(ctx, msgs)
 		if err == nil {
 			if failing {
 				k.log.Info("kafka accepts records again")
@@ -149,6 +165,19 @@ func (k *Kafka) send(ctx context.Context, msgs []*sarama.ProducerMessage) error 
 	}
 }
 
+// try sends once. The library's call knows no context; when ctx ends first, it is
+// left to its own timeouts.
+func (k *Kafka) try(ctx context.Context, msgs []*sarama.ProducerMessage) error {
+	done := make(chan error, 1)
+	go func() { done <- k.sync.SendMessages(msgs) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // again copies messages without the state that the producer left in them.
 func again(msgs []*sarama.ProducerMessage) []*sarama.ProducerMessage {
 	out := make([]*sarama.ProducerMessage, len(msgs))
@@ -159,31 +188,47 @@ func again(msgs []*sarama.ProducerMessage) []*sarama.ProducerMessage {
 }
 
 // Run sends heartbeats until ctx ends. A heartbeat repeats the partition's last
-// sequence and the watermark, so that a node notices silence and a lost tail.
+// sequence and the watermark, so that a node notices silence and a lost tail. A
+// partition that got records of late needs none, and one whose leader is away
+// must not silence the others: each is sent by itself.
 func (k *Kafka) Run(ctx context.Context) error {
 	t := time.NewTicker(k.cfg.Heartbeat)
 	defer t.Stop()
+	var wg sync.WaitGroup
+	defer wg.Wait()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case now := <-t.C:
-			k.beat(now)
+			for p, m := range k.beats(now) {
+				wg.Go(func() {
+					if _, _, err := k.sync.SendMessage(m); err != nil {
+						k.log.Debug("heartbeat not sent", "partition", p, "err", err)
+					}
+					k.mu.Lock()
+					k.beating[p] = false
+					k.mu.Unlock()
+				})
+			}
 		}
 	}
 }
 
-func (k *Kafka) beat(now time.Time) {
+// beats are the heartbeats that are due, by partition.
+func (k *Kafka) beats(now time.Time) map[int32]*sarama.ProducerMessage {
 	k.mu.Lock()
-	msgs := make([]*sarama.ProducerMessage, len(k.acked))
+	defer k.mu.Unlock()
+	out := map[int32]*sarama.ProducerMessage{}
 	for i, seq := range k.acked {
+		if k.beating[i] || now.Sub(k.heardAt[i]) < k.cfg.Heartbeat {
+			continue
+		}
+		k.beating[i] = true
 		b := rowtide.Batch{Producer: k.producer, Sequence: seq, Watermark: k.watermark, SentAt: now}
-		msgs[i] = k.message(int32(i), &b) //nolint:gosec // partitions are counted in int32
+		out[int32(i)] = k.message(int32(i), &b) //nolint:gosec // partitions are counted in int32
 	}
-	k.mu.Unlock()
-	if err := k.sync.SendMessages(msgs); err != nil {
-		k.log.Debug("heartbeat not sent", "err", err)
-	}
+	return out
 }
 
 // Close ends the producer, once Run and Broadcast have returned. It does not

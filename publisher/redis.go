@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -55,12 +56,11 @@ func NewRedis(rdb redis.UniversalClient, prefix string, log *slog.Logger, obs Ob
 // only is waited for; the script is harmless to repeat.
 func (r *Redis) Overwrite(ctx context.Context, entries []rowtide.Entry) error {
 	per := max(r.perCall, (len(entries)+lanes-1)/lanes)
+	if per >= len(entries) {
+		return r.lane(ctx, entries) // the common small flush needs no goroutine
+	}
 	g, ctx := errgroup.WithContext(ctx)
-	for from := 0; from < len(entries); from += per {
-		part := entries[from:min(from+per, len(entries))]
-		if len(part) == len(entries) {
-			return r.lane(ctx, part) // the common small flush needs no goroutine
-		}
+	for part := range slices.Chunk(entries, per) {
 		g.Go(func() error { return r.lane(ctx, part) })
 	}
 	return g.Wait()
@@ -82,7 +82,7 @@ func (r *Redis) lane(ctx context.Context, entries []rowtide.Entry) error {
 
 func (r *Redis) until(ctx context.Context, entries []rowtide.Entry) error {
 	wait := backoff.New(20*time.Millisecond, 2*time.Second)
-	failing := false
+	failing, loaded := false, false
 	for {
 		err := r.pipeline(ctx, entries)
 		if err == nil {
@@ -95,11 +95,13 @@ func (r *Redis) until(ctx context.Context, entries []rowtide.Entry) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if isNoScript(err) {
+		if isNoScript(err) && !loaded {
+			loaded = true // once per refusal: a server that forgets at once is a fault
 			if err = r.rdb.ScriptLoad(ctx, overwrite.Script).Err(); err == nil {
 				continue
 			}
 		}
+		loaded = false
 		if !failing {
 			failing = true
 			r.log.Warn("redis refuses writes, holding the source back until it accepts them", "err", err)

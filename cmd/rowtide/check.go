@@ -15,7 +15,7 @@ func newCheck() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "check",
 		Short: "Check a config and, unless --offline, every server it names; writes nothing",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(c *cobra.Command, _ []string) (err error) {
 			cfg, err := config.Load(path)
 			if err != nil {

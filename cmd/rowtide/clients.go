@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"fmt"
 	"log"
-	"net"
 	"strings"
 	"time"
 
@@ -20,19 +19,16 @@ import (
 // newRedisClient makes a client for one server, a cluster or a primary watched
 // by sentinels. Retries are the callers': a script that ran although its reply
 // was lost must not be repeated by the client behind their backs.
-func newRedisClient(c config.Redis) (redis.UniversalClient, error) {
+func newRedisClient(c config.Redis) redis.UniversalClient {
 	opts := &redis.UniversalOptions{
 		Addrs: c.Addrs, Username: c.Username, Password: c.Password, DB: c.DB,
 		MasterName: c.Master, IsClusterMode: c.Cluster, MaxRetries: -1, ClientName: "rowtide",
 	}
 	if c.TLS != "off" {
-		host, _, err := net.SplitHostPort(c.Addrs[0])
-		if err != nil {
-			return nil, fmt.Errorf("redis.addrs %q: want host:port", c.Addrs[0])
-		}
-		opts.TLSConfig = &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12, InsecureSkipVerify: c.TLS == "skip-verify"} //nolint:gosec // the operator's choice
+		// The client verifies each server by the name it was dialled by.
+		opts.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: c.TLS == "skip-verify"} //nolint:gosec // the operator's choice
 	}
-	return redis.NewUniversalClient(opts), nil
+	return redis.NewUniversalClient(opts)
 }
 
 // checkRedis says in one sentence what is wrong with the way to Redis.

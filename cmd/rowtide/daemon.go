@@ -23,9 +23,6 @@ import (
 // is not needed for safety (what is lost is replayed), only for a short replay.
 const drainTimeout = 10 * time.Second
 
-// rebuildConns bounds the daemon's load on the source by queries.
-const rebuildConns = 4
-
 // daemon is `rowtide run`, with its parts in reach of the demo and of tests.
 // Use: open, run, close.
 type daemon struct {
@@ -69,7 +66,7 @@ func (d *daemon) open(ctx context.Context) error {
 		return err
 	}
 	sink := publisher.New(publisher.NewRedis(d.rdb, d.cfg.Redis.Prefix, d.log, d.obs), d.bus)
-	d.agg = aggregator.New(d.cfg.Aggregator, d.modules, sink, d.progress, d.source.Reader(rebuildConns), d.log, d.obs)
+	d.agg = aggregator.New(d.cfg.Aggregator, d.modules, sink, d.progress, d.source.Reader(), d.log, d.obs)
 	return nil
 }
 
@@ -80,9 +77,7 @@ func (d *daemon) preflight(ctx context.Context) error {
 		return err
 	}
 	d.source = binlog.New(d.cfg.Source, aggregator.Tables(d.modules), d.log, d.obs)
-	if d.rdb, err = newRedisClient(d.cfg.Redis); err != nil {
-		return err
-	}
+	d.rdb = newRedisClient(d.cfg.Redis)
 	needs, queries := needsOf(d.modules)
 	var kafkaErr error
 	d.kafka, kafkaErr = dialKafka(d.cfg.Kafka.Brokers, "kafka.brokers")
@@ -132,11 +127,6 @@ func (d *daemon) run(ctx context.Context) error {
 	// The drain outlives the signal, but not for ever.
 	drain, cancelDrain := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancelDrain()
-	stopTimer := context.AfterFunc(ctx, func() {
-		time.AfterFunc(drainTimeout, cancelDrain)
-	})
-	defer stopTimer()
-
 	beat, stopBeat := context.WithCancel(drain)
 	beating := make(chan struct{})
 	go func() {
@@ -145,6 +135,11 @@ func (d *daemon) run(ctx context.Context) error {
 	}()
 
 	g, gctx := errgroup.WithContext(ctx)
+	// From whatever ends the reading, a signal or a fault.
+	stopTimer := context.AfterFunc(gctx, func() {
+		time.AfterFunc(drainTimeout, cancelDrain)
+	})
+	defer stopTimer()
 	g.Go(func() error {
 		defer d.agg.CloseIntake() // the source is the only sender
 		return d.source.Run(gctx, d.agg)

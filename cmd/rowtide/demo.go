@@ -24,7 +24,7 @@ func newDemo() *cobra.Command {
 			"ticket shop and runs the daemon, three web nodes and the stock API under mixed load, with a rush in the\n" +
 			"middle. Ends with a verdict: exit code 0 only if all caches equal the database and no unit of stock was\n" +
 			"oversold or lost. Stop it with Ctrl-C.",
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			quietLibraries()
 			return runDemo(c.Context(), o, c.OutOrStdout())

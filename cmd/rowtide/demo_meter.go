@@ -94,11 +94,17 @@ func (m *meter) report() (p50, p99, lag time.Duration) {
 	return p50, p99, lag
 }
 
-// total returns the percentiles of the whole run and the number of samples.
-func (m *meter) total() (p50, p99 time.Duration, n int) {
+// total returns the percentiles of the whole run, the number of samples, and how
+// many committed changes never reached some node.
+func (m *meter) total() (p50, p99 time.Duration, n, missing int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return percentile(m.all, 50), percentile(m.all, 99), len(m.all)
+	for _, f := range m.pending {
+		if !f.committed.IsZero() {
+			missing++
+		}
+	}
+	return percentile(m.all, 50), percentile(m.all, 99), len(m.all), missing
 }
 
 // percentile is the nearest-rank p-th percentile; it sorts d.

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"runtime/debug"
+	"runtime"
 
 	"github.com/spf13/cobra"
 
@@ -54,11 +54,23 @@ func newRoot() *cobra.Command {
 		// Errors are printed once, by main; usage only when asked for.
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
+		Args:          noArgs,
+		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	root.AddCommand(newRun(), newCheck(), newVerify(), newStatus(), newStock(), newDemo(), newVersion())
 	return root
+}
+
+// noArgs refuses words that are no flags, as a fault of the command line.
+func noArgs(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	if c.HasParent() {
+		return &usageError{fmt.Errorf("%s takes no argument such as %q", c.CommandPath(), args[0])}
+	}
+	return &usageError{fmt.Errorf("unknown command %q; run rowtide --help", args[0])}
 }
 
 // configFlag adds -c, which every command that reads a config has.
@@ -70,7 +82,7 @@ func newVersion() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the version and exit",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			_, err := fmt.Fprintln(c.OutOrStdout(), version())
 			return err
@@ -78,16 +90,11 @@ func newVersion() *cobra.Command {
 	}
 }
 
+// release is set by the build: -ldflags "-X main.release=v1.2.3".
+var release = "development build"
+
 func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "rowtide (unknown build)"
-	}
-	v := info.Main.Version
-	if v == "" || v == "(devel)" {
-		v = "development build"
-	}
-	return "rowtide " + v + " (" + info.GoVersion + ")"
+	return "rowtide " + release + " (" + runtime.Version() + ")"
 }
 
 func newLogger(w io.Writer, l config.Log) *slog.Logger {

@@ -13,7 +13,7 @@ func newRun() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "run",
 		Short: "Follow the binary log: overwrite Redis, broadcast over Kafka",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(c *cobra.Command, _ []string) (err error) {
 			cfg, err := config.Load(path)
 			if err != nil {

@@ -20,7 +20,7 @@ func newStatus() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "status",
 		Short: "Ask a running daemon how it is",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			req, err := http.NewRequestWithContext(c.Context(), http.MethodGet, "http://"+addr+"/status", nil)
 			if err != nil {

@@ -28,7 +28,7 @@ func newStock() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "stock",
 		Short: "Serve the stock API: holds from Redis, events over Kafka, the ledger in MySQL",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return withStock(c, path, func(s *stock) error { return s.run(c.Context()) })
 		},
@@ -43,7 +43,7 @@ func newStockCheck(path *string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "check",
 		Short: "Check a config and, unless --offline, every server it names; writes nothing",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(c *cobra.Command, _ []string) (err error) {
 			cfg, err := config.LoadStock(*path)
 			if err != nil {
@@ -156,9 +156,7 @@ func (s *stock) connect(ctx context.Context) error {
 	if s.db, err = stockapi.OpenDB(d.FormatDSN()); err != nil {
 		return err
 	}
-	if s.rdb, err = newRedisClient(s.cfg.Redis); err != nil {
-		return err
-	}
+	s.rdb = newRedisClient(s.cfg.Redis)
 	return errors.Join(s.checkDB(ctx), checkRedis(ctx, s.rdb, s.cfg.Redis), s.checkKafka())
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -155,7 +156,7 @@ func (v *verifier) compare(ctx context.Context, m *aggregator.Module, batch []ag
 		if v.differ(m, want, b) == nil {
 			continue
 		}
-		d, err := v.again(ctx, m, want.ID)
+		d, err := v.again(ctx, m, want)
 		if err != nil {
 			return err
 		}
@@ -207,10 +208,11 @@ func parseDocument(b []byte) (v any, err error) {
 }
 
 // again looks at a key until Redis and the database agree, or patience ends.
-func (v *verifier) again(ctx context.Context, m *aggregator.Module, id string) (*difference, error) {
+func (v *verifier) again(ctx context.Context, m *aggregator.Module, seen aggregator.Expected) (*difference, error) {
 	var d *difference
+	id := seen.ID
 	for range rechecks {
-		want, err := v.one(ctx, m, id)
+		want, err := v.one(ctx, m, seen)
 		if err != nil {
 			return nil, err
 		}
@@ -231,7 +233,8 @@ func (v *verifier) again(ctx context.Context, m *aggregator.Module, id string) (
 }
 
 // one asks the database for one key.
-func (v *verifier) one(ctx context.Context, m *aggregator.Module, id string) (aggregator.Expected, error) {
+func (v *verifier) one(ctx context.Context, m *aggregator.Module, seen aggregator.Expected) (aggregator.Expected, error) {
+	id := seen.ID
 	x, err := v.expectation(ctx, m)
 	if err != nil {
 		return aggregator.Expected{}, err
@@ -244,7 +247,7 @@ func (v *verifier) one(ctx context.Context, m *aggregator.Module, id string) (ag
 		return docs[0], nil
 	}
 	want := aggregator.Expected{ID: id}
-	query, args, ok := x.OneRow(id)
+	query, args, ok := x.OneRow(seen)
 	if !ok {
 		return want, nil
 	}
@@ -294,6 +297,14 @@ func scan(ctx context.Context, rdb redis.UniversalClient, pattern string, fn fun
 		return it.Err()
 	}
 	if cluster, ok := rdb.(*redis.ClusterClient); ok {
+		// The client asks the primaries side by side.
+		var mu sync.Mutex
+		one := fn
+		fn = func(name string) error {
+			mu.Lock()
+			defer mu.Unlock()
+			return one(name)
+		}
 		return cluster.ForEachMaster(ctx, func(ctx context.Context, c *redis.Client) error { return node(ctx, c) })
 	}
 	return node(ctx, rdb)

@@ -26,7 +26,7 @@ func newVerify() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "verify",
 		Short: "Compare every key of Redis with the source, both ways; exit code 4 when they differ",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(c *cobra.Command, _ []string) (err error) {
 			cfg, err := config.Load(path)
 			if err != nil {
@@ -38,7 +38,7 @@ func newVerify() *cobra.Command {
 			if err := d.preflight(c.Context()); err != nil {
 				return err
 			}
-			v := &verifier{db: d.source.Reader(rebuildConns), rdb: d.rdb, prefix: cfg.Redis.Prefix}
+			v := &verifier{db: d.source.Reader(), rdb: d.rdb, prefix: cfg.Redis.Prefix}
 			var reports []report
 			total := 0
 			for _, m := range d.modules {
