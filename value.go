@@ -11,8 +11,8 @@ import (
 	"unicode/utf8"
 )
 
-// A column's value in a [Change], wherever it was read (the log or a SELECT),
-// has one of these Go types and no other:
+// Value is a column's value in a [Change], wherever it was read (the log or a
+// SELECT). It has one of these Go types and no other:
 //
 //	nil              NULL
 //	int8 … int64     signed integers, YEAR

@@ -183,7 +183,7 @@ func (a *Aggregator) Run(ctx context.Context) error {
 		for f := range written {
 			if err := a.announce(ctx, f); err != nil {
 				cancel(err)
-				for range written { //nolint:revive // let the writer see the cancellation
+				for range written { // let the writer see the cancellation
 				}
 				return
 			}

@@ -42,8 +42,9 @@ func main() {
 	flag.BoolVar(&o.fakeFeed, "fake-kafka", false, "use an in-process broker instead of Apache Kafka")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, o); err != nil {
+	err := run(ctx, o)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "benchmarks:", err)
 		os.Exit(1)
 	}
@@ -121,7 +122,8 @@ func (b *bench) start(ctx context.Context, flavor string) (err error) {
 		b.brokers, b.kafkaName = k.Brokers(), "in-process Kafka broker"
 		return nil
 	}
-	k, err := testenv.StartKafka(ctx, testenv.Options{})
+	// Peak speed here, where tests want a quick start.
+	k, err := testenv.StartKafka(ctx, testenv.Options{Java: []string{"-Xms512m", "-Xmx512m", "-XX:+UseSerialGC"}})
 	if err != nil {
 		return err
 	}

@@ -52,7 +52,7 @@ func (b *bench) startDaemon(ctx context.Context, name string) (*daemon, error) {
 		return nil, err
 	}
 	addr := ln.Addr().String()
-	ln.Close() //nolint:errcheck,gosec // only its number was wanted
+	ln.Close() // only its number was wanted
 	cfg := fmt.Sprintf(`
 name: %[1]s
 source: {addr: "%[2]s", user: root, server_id: 4711}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"reflect"
 	"strings"
@@ -558,4 +559,25 @@ func FuzzFirstWord(f *testing.F) {
 			t.Errorf("%q: %q after a comment, want %q", q, again, got)
 		}
 	})
+}
+
+// Rows that a statement takes away without logging them are told of.
+func TestAssembler_WarnsOfUnloggedRows(t *testing.T) {
+	for query, want := range map[string]bool{
+		"TRUNCATE TABLE event": true, "truncate `shop`.`event`": true, "DROP TABLE shop.event": true,
+		"ALTER TABLE event DROP PARTITION p1": true, "ALTER TABLE event ADD COLUMN x INT": false,
+		"TRUNCATE TABLE other": false, "CREATE TABLE event (id INT)": false,
+	} {
+		var log strings.Builder
+		a := newAssembler(1, nil, map[string]bool{"shop.event": true}, rowtide.Position{File: "binlog.000001", Pos: 4},
+			func(context.Context, *rowtide.Tx) error { return nil })
+		a.log = slog.New(slog.NewTextHandler(&log, nil))
+		h := &replication.EventHeader{LogPos: 100}
+		if err := a.event(t.Context(), h, &replication.QueryEvent{Schema: []byte("shop"), Query: []byte(query)}); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(log.String(), "table=shop.event"); got != want {
+			t.Errorf("%s: warned %t, want %t: %s", query, got, want, log.String())
+		}
+	}
 }

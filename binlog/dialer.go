@@ -41,7 +41,7 @@ func (d *dialer) shut() {
 	defer d.mu.Unlock()
 	d.closed = true
 	for _, c := range d.conns {
-		c.Close() //nolint:errcheck,gosec // being thrown away
+		c.Close() // being thrown away
 	}
 }
 

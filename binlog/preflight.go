@@ -176,7 +176,7 @@ func checkQueries(ctx context.Context, db *sql.DB, queries map[string]string) []
 			faults = append(faults, fmt.Errorf("%s: the server refuses the query: %w", name, err))
 			continue
 		}
-		stmt.Close() //nolint:errcheck,gosec // only prepared to be checked
+		stmt.Close() // only prepared to be checked
 	}
 	return faults
 }

@@ -4,12 +4,16 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
+	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/go-viper/mapstructure/v2"
 	"github.com/spf13/viper"
+	"go.yaml.in/yaml/v3"
 )
 
 // Error is what is wrong with a config file; exit code 2.
@@ -100,10 +104,47 @@ func decode(path string, out any) (*viper.Viper, error) {
 		}
 	}
 	hook := mapstructure.ComposeDecodeHookFunc(mapstructure.StringToTimeDurationHookFunc(), mapstructure.StringToSliceHookFunc(","), fits)
-	if err := v.UnmarshalExact(out, viper.DecodeHook(hook)); err != nil {
-		return nil, decodeFaults(t, err)
+	err := v.UnmarshalExact(out, viper.DecodeHook(hook))
+	if err != nil {
+		err = decodeFaults(t, err)
 	}
-	return v, nil
+	// Viper does not show a section that is empty, so it cannot be misspelt to it.
+	return v, errors.Join(err, emptySections(t, path))
+}
+
+// emptySections reports the unknown keys of the file's top level that hold
+// nothing.
+func emptySections(t reflect.Type, path string) error {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	var top map[string]any
+	if err := yaml.Unmarshal(b, &top); err != nil {
+		return fmt.Errorf("not readable as YAML: %w", err)
+	}
+	var errs []error
+	for _, key := range slices.Sorted(maps.Keys(top)) {
+		_, known := field(t, strings.ToLower(key))
+		section, isMap := top[key].(map[string]any)
+		if empty := top[key] == nil || isMap && len(section) == 0; empty && !known {
+			errs = append(errs, unknownKey(t, key, key))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func field(t reflect.Type, tag string) (reflect.StructField, bool) {
+	for f := range t.Fields() {
+		if f.Tag.Get("mapstructure") == tag {
+			return f, true
+		}
+	}
+	return reflect.StructField{}, false
+}
+
+func unknownKey(t reflect.Type, path, key string) error {
+	return fmt.Errorf("%s is not a known key%s", path, suggest(t, key))
 }
 
 // fits refuses numbers that the decoder would bend to the field: negative ones
@@ -127,8 +168,7 @@ func fits(_, to reflect.Type, in any) (any, error) {
 // leafKeys lists the dotted paths of all fields that are no lists of structs.
 func leafKeys(t reflect.Type, prefix string) []string {
 	var out []string
-	for i := range t.NumField() {
-		f := t.Field(i)
+	for f := range t.Fields() {
 		tag := f.Tag.Get("mapstructure")
 		key := prefix + tag
 		switch {
@@ -156,7 +196,7 @@ func decodeFaults(t reflect.Type, err error) error {
 		if where, keys, ok := strings.Cut(line, " has invalid keys: "); ok {
 			where = strings.Trim(where, "'")
 			for key := range strings.SplitSeq(keys, ", ") {
-				errs = append(errs, fmt.Errorf("%s is not a known key%s", strings.TrimPrefix(where+"."+key, "."), suggest(t, key)))
+				errs = append(errs, unknownKey(t, strings.TrimPrefix(where+"."+key, "."), key))
 			}
 			continue
 		}
@@ -181,8 +221,7 @@ func suggest(t reflect.Type, key string) string {
 }
 
 func knownKeys(t reflect.Type, out []string) []string {
-	for i := range t.NumField() {
-		f := t.Field(i)
+	for f := range t.Fields() {
 		if tag := f.Tag.Get("mapstructure"); tag != "-" {
 			out = append(out, tag)
 		}

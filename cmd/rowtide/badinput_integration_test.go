@@ -32,7 +32,7 @@ func goodConfig(t *testing.T, target testenv.SQLTarget, schema string) good {
 
 func (g good) write(t *testing.T) string {
 	t.Helper()
-	return writeConfig(t, "source: %s\nredis: %s\nkafka: %s\nhttp: {listen: \"\"}\nmodules: %s\n%s", g.source, g.redis, g.kafka, g.modules, g.more)
+	return writeConfig(t, "source: %s\nredis: %s\nkafka: %s\nmodules: %s\n%s", g.source, g.redis, g.kafka, g.modules, g.more)
 }
 
 // Every way to get the config or a server wrong ends with the documented exit
@@ -86,7 +86,7 @@ func TestRun_BadInputNamesTheThingAndTheRemedy(t *testing.T) {
 			g.source = strings.Replace(g.source, "server_id: 77", "server_id: "+serverID(t, db), 1)
 		}, exitRuntime, []string{"source.server_id", "choose another"}},
 		{"unknown table", func(g *good) { g.modules = strings.Replace(g.modules, ".thing,", ".nothing,", 1) }, exitRuntime, []string{schema + ".nothing does not exist", "check the name"}},
-		{"unknown column", func(g *good) { g.modules = strings.Replace(g.modules, "[id, name]", "[id, nmae]", 1) }, exitRuntime, []string{`no column "nmae"`, "it has id, name"}},
+		{"unknown column", func(g *good) { g.modules = strings.Replace(g.modules, "[id, name]", "[id, titel]", 1) }, exitRuntime, []string{`no column "titel"`, "it has id, name"}},
 		{"unknown key column", func(g *good) { g.modules = strings.Replace(g.modules, "{id}", "{idd}", 1) }, exitRuntime, []string{`no column "idd"`}},
 		{"broken rebuild query", func(g *good) {
 			g.modules = fmt.Sprintf(`[{name: page, key: "{id}", rebuild: {one: "SELECT id, title FROM %[1]s.thing WHERE id IN (:keys)"}, watch: [{table: %[1]s.thing, key: "{id}"}]}]`, schema)
@@ -171,7 +171,7 @@ func TestRun_UnusableLogNamesTheSettingAndTheStatement(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				t.Cleanup(func() { srv.Stop(context.Background()) })
+				t.Cleanup(func() { _ = srv.Stop(context.Background()) })
 				db, err := sql.Open("mysql", srv.DSN(""))
 				if err != nil {
 					t.Fatal(err)

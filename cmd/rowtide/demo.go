@@ -91,9 +91,7 @@ func runDemo(ctx context.Context, o demoOptions, out io.Writer) (err error) {
 	s.runLoad(load, o.length)
 	stopLoad()
 
-	settle, cancel := context.WithTimeout(parts, settleTime)
-	defer cancel()
-	verdict := s.judge(settle)
+	verdict := s.judge(parts)
 	stopParts()
 	if err := g.Wait(); err != nil {
 		return fmt.Errorf("a part of the demo failed: %w", err)

@@ -16,7 +16,7 @@ import (
 // purchases is what the buyers remember: it is held against the ledger in the
 // end.
 type purchases struct {
-	accepted, soldOut, limited, failed atomic.Int64
+	accepted, soldOut, failed atomic.Int64
 
 	mu    sync.Mutex
 	holds map[string]purchase // by hold id

@@ -4,7 +4,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -68,14 +67,14 @@ func leftovers(t *testing.T, tmp string) []string {
 // reach into; t.TempDir is closed to others.
 func demoTemp(t *testing.T) string {
 	t.Helper()
-	tmp, err := os.MkdirTemp("", "rowtide-demotest-*")
+	tmp, err := os.MkdirTemp("", "rowtide-demotest-*") //nolint:usetesting // t.TempDir is closed to the server's user
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Chmod(tmp, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(tmp) })
+	t.Cleanup(func() { _ = os.RemoveAll(tmp) })
 	return tmp
 }
 
@@ -116,10 +115,10 @@ func TestDemo_VerdictSeesASpoiltEntry(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { e.stop() })
+	t.Cleanup(func() { _ = e.stop() })
 	var out lockedBuffer
 	s := newShop(e, &out, 100, 10)
-	t.Cleanup(func() { s.close() })
+	t.Cleanup(func() { _ = s.close() })
 	if err := s.seed(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -150,9 +149,8 @@ func TestDemo_VerdictSeesASpoiltEntry(t *testing.T) {
 		t.Fatal(err)
 	}
 	// What was spoilt never settles.
-	settle, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-	defer cancel()
-	v := s.judge(settle)
+	s.patience = 5 * time.Second
+	v := s.judge(t.Context())
 	if err := v.print(&out); err == nil {
 		t.Errorf("verdict is yes over a spoilt entry:\n%s", out.String())
 	}

@@ -49,6 +49,7 @@ type shop struct {
 	out        io.Writer
 	stockUnits int64
 	commitRate int
+	patience   time.Duration // of the verdict, with what is under way
 	meter      *meter
 
 	db         *sql.DB
@@ -63,7 +64,7 @@ type shop struct {
 // newShop makes a shop on the servers of e; nothing is opened.
 func newShop(e *demoEnv, out io.Writer, units int64, commits int) *shop {
 	return &shop{
-		env: e, out: out, stockUnits: units, commitRate: commits, meter: newMeter(),
+		env: e, out: out, stockUnits: units, commitRate: commits, patience: settleTime, meter: newMeter(),
 		bought: &purchases{holds: map[string]purchase{}},
 	}
 }

@@ -49,8 +49,8 @@ func (v *verdict) print(out io.Writer) error {
 	return nil
 }
 
-// judge waits for the system to settle, within ctx, and then compares
-// everything with the database.
+// judge waits for the system to settle, as long as s.patience for each part, and
+// compares everything with the database.
 func (s *shop) judge(ctx context.Context) *verdict {
 	v := &verdict{}
 	fmt.Fprintln(s.out, "\nload has ended; waiting for open holds to expire and for the pipeline to empty")
@@ -67,16 +67,13 @@ func (s *shop) judge(ctx context.Context) *verdict {
 	return v
 }
 
-// settled polls until ok; a poll is cheap beside what it waits for.
-func settled(ctx context.Context, ok func() (bool, error)) error {
-	for {
+// settled polls until ok or until patience ends; what is not settled by then
+// shows in the verdict. A poll is cheap beside what it waits for.
+func (s *shop) settled(ctx context.Context, ok func() (bool, error)) error {
+	for deadline := time.Now().Add(s.patience); ; pause(ctx, 100*time.Millisecond) {
 		done, err := ok()
-		if err != nil || done {
+		if err != nil || done || time.Now().After(deadline) {
 			return err
-		}
-		pause(ctx, 100*time.Millisecond)
-		if ctx.Err() != nil {
-			return nil //nolint:nilerr // what is not settled by then shows in the verdict
 		}
 	}
 }
@@ -90,15 +87,18 @@ func (s *shop) judgeStock(ctx context.Context, v *verdict) {
 	}
 	var drain stockapi.Drain
 	var rep stockapi.Report
-	err = settled(ctx, func() (bool, error) {
-		if drain, err = checker.Drained(ctx); err != nil {
+	err = s.settled(ctx, func() (bool, error) {
+		// Holds first: once none is open, no event can follow that a look at the
+		// ledger would have missed.
+		if rep, err = checker.Check(ctx); err != nil || live(rep) > 0 {
 			return false, err
 		}
-		if rep, err = checker.Check(ctx); err != nil {
-			return false, err
-		}
-		return drain.OK() && live(rep) == 0, nil
+		drain, err = checker.Drained(ctx)
+		return drain.OK(), err
 	})
+	if err == nil {
+		rep, err = checker.Check(ctx) // as it stands in the end
+	}
 	if err != nil {
 		v.add(claim, false, "%v", err)
 		return
@@ -231,7 +231,7 @@ func (s *shop) judgeNodes(ctx context.Context, v *verdict) {
 	var wrong int
 	var resident [demoNodes]int
 	example := ""
-	err := settled(ctx, func() (bool, error) {
+	err := s.settled(ctx, func() (bool, error) {
 		resident, wrong, example = [demoNodes]int{}, 0, ""
 		for _, m := range s.daemon.modules {
 			err := s.verifier().expected(ctx, m, func(batch []aggregator.Expected) error {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -53,7 +54,7 @@ func StartKafka(ctx context.Context, o Options) (*KafkaServer, error) {
 		if err := formatKafka(ctx, java, jars, properties, s); err != nil {
 			return err
 		}
-		s.spec.argv = append([]string{java}, javaArgs(jars, "kafka.Kafka", properties)...)
+		s.spec.argv = append([]string{java}, javaArgs(o.Java, jars, "kafka.Kafka", properties)...)
 		s.spec.ready = func(ctx context.Context) error { return probeKafka(ctx, s.Addr) }
 		return nil
 	})
@@ -74,16 +75,20 @@ func findJava() (string, error) {
 	return java, nil
 }
 
-// javaArgs favors a quick start over peak speed: a test's broker lives for
+// quickJVM favors a quick start over peak speed: a test's broker lives for
 // seconds and shares two cores.
-func javaArgs(jars, class string, args ...string) []string {
-	return append([]string{
-		"-Xms128m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto",
+var quickJVM = []string{"-Xms128m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"}
+
+func javaArgs(jvm []string, jars, class string, args ...string) []string {
+	if jvm == nil {
+		jvm = quickJVM
+	}
+	return slices.Concat(jvm, []string{
 		"-Djava.awt.headless=true",
 		"-Dorg.slf4j.simpleLogger.showDateTime=true",
 		"-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
 		"-cp", filepath.Join(jars, "*"), class,
-	}, args...)
+	}, args)
 }
 
 func writeKafkaProperties(ctx context.Context, o Options, s *Server) (string, error) {
@@ -157,7 +162,7 @@ func formatKafka(ctx context.Context, java, jars, properties string, s *Server) 
 			return err
 		}
 		return runTool(ctx, credential{}, java,
-			javaArgs(jars, "kafka.tools.StorageTool", "format", "-t", clusterID, "-c", conf)...)
+			javaArgs(nil, jars, "kafka.tools.StorageTool", "format", "-t", clusterID, "-c", conf)...)
 	})
 }
 

@@ -24,6 +24,9 @@ type Options struct {
 	// "key=value" line of its properties file.
 	Flags []string
 
+	// Java replaces the JVM flags of Kafka, which favor a quick start over peak
+	// speed.
+	Java []string
 	// AppendOnly makes Redis keep its data across a restart. Durable implies it.
 	AppendOnly bool
 	// Password is what Redis's default user must present (requirepass).

@@ -1,0 +1,112 @@
+//go:build integration
+
+package main
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rowtide/rowtide/internal/testenv"
+)
+
+// get fetches a page of the daemon.
+func get(t *testing.T, url string) (int, string) {
+	t.Helper()
+	client := &http.Client{Timeout: 5 * time.Second}
+	resp, err := client.Get(url)
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(b)
+}
+
+// What operators see: health, readiness, metrics and status of a daemon that
+// works, of one whose Redis is away, and of one that has caught up again; and a
+// log that is silent but for the changes of state.
+func TestRun_SeenFromOutside(t *testing.T) {
+	target := testenv.MariaDB(t)
+	schema := testenv.UniqueName(t, "outside")
+	db, err := sql.Open("mysql", target.DSN(""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	exec := func(q string, args ...any) {
+		t.Helper()
+		if _, err := db.ExecContext(t.Context(), q, args...); err != nil {
+			t.Fatalf("%s: %v", q, err)
+		}
+	}
+	exec("CREATE DATABASE " + schema)
+	t.Cleanup(func() { _, _ = db.ExecContext(context.Background(), "DROP DATABASE "+schema) })
+	exec("CREATE TABLE " + schema + ".thing (id INT PRIMARY KEY, name VARCHAR(20))")
+	srv, err := testenv.StartRedis(t.Context(), testenv.Options{AppendOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = srv.Stop(context.Background()) })
+
+	addr := freeAddr(t)
+	g := goodConfig(t, target, schema)
+	g.redis = fmt.Sprintf(`{addrs: ["%s"], prefix: out}`, srv.Addr)
+	path := g.write(t)
+	env := []string{"ROWTIDE_HTTP_LISTEN=" + addr}
+	p := startProcess(t, env, "run", "-c", path)
+	ready := func(want int) {
+		t.Helper()
+		eventually(t, fmt.Sprintf("readyz %d", want), 30*time.Second, func() (bool, string) {
+			code, body := get(t, "http://"+addr+"/readyz")
+			return code == want, fmt.Sprint(code, " ", body, p.log)
+		})
+	}
+	ready(http.StatusOK)
+	if code, body := get(t, "http://"+addr+"/healthz"); code != http.StatusOK {
+		t.Errorf("healthz: %d %s", code, body)
+	}
+	for i := range 500 {
+		exec("INSERT INTO "+schema+".thing VALUES (?, 'x')", i)
+	}
+	eventually(t, "500 entries written", 30*time.Second, func() (bool, string) {
+		_, body := get(t, "http://"+addr+"/metrics")
+		return strings.Contains(body, `rowtide_publisher_overwrites_total{result="written"} 500`), body
+	})
+	if n := strings.Count(p.log.String(), "\n"); n != 1 || !strings.Contains(p.log.String(), "msg=running") {
+		t.Errorf("the log of a steady state has %d lines, want only that it runs:\n%s", n, p.log)
+	}
+	if res := rowtideCommand(t, nil, "status", "--addr", addr); res.code != exitClean || !strings.Contains(res.stdout, "ready") || !strings.Contains(res.stdout, "500 written") {
+		t.Errorf("status exits %d: %s%s", res.code, res.stdout, res.stderr)
+	}
+
+	if err := srv.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	exec("UPDATE " + schema + ".thing SET name='y' WHERE id=1")
+	ready(http.StatusServiceUnavailable)
+	if res := rowtideCommand(t, nil, "status", "--addr", addr); !strings.Contains(res.stdout, "NOT READY: redis refuses writes") {
+		t.Errorf("status with Redis away: %s%s", res.stdout, res.stderr)
+	}
+	if err := srv.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ready(http.StatusOK)
+	if res := rowtideCommand(t, nil, "verify", "-c", path); res.code != exitClean {
+		t.Errorf("verify after Redis came back exits %d: %s%s", res.code, res.stdout, res.stderr)
+	}
+	if n := strings.Count(p.log.String(), "redis refuses writes"); n != 1 {
+		t.Errorf("the outage is told %d times, want once:\n%s", n, p.log)
+	}
+	if code := p.terminate(t); code != exitClean {
+		t.Errorf("exit code %d after SIGTERM:\n%s", code, p.log)
+	}
+}
