@@ -38,7 +38,7 @@ test: setup bin/testservers ## Run every test against real servers (PKG=./binlog
 unit: ## Run the tests that need no server
 	$(GO) test -race $(ARGS) $(PKG)
 
-bench: ## Run the benchmarks and print their tables
+bench: setup ## Run the benchmarks and print their tables
 	$(GO) run ./benchmarks $(ARGS)
 
 lint: $(GOLANGCI) ## Run golangci-lint (built from source the first time: minutes)

@@ -39,7 +39,7 @@ func newShape(m *replication.TableMapEvent, charsets Charsets) (*shape, error) {
 	}
 	s := &shape{table: t, fix: make([]fixer, len(t.Columns))}
 	c := &columnMeta{
-		m: m, collation: m.CollationMap(), members: m.EnumSetCollationMap(),
+		m: m, unsigned: m.UnsignedMap(), collation: m.CollationMap(), members: m.EnumSetCollationMap(),
 		enums: m.EnumStrValueMap(), sets: m.SetStrValueMap(), charsets: charsets,
 	}
 	for i := range s.fix {
@@ -71,6 +71,7 @@ func (s *shape) row(row []any) error {
 
 type columnMeta struct {
 	m         *replication.TableMapEvent
+	unsigned  map[int]bool
 	collation map[int]uint64
 	members   map[int]uint64 // collations of the names of ENUM and SET columns
 	enums     map[int][]string
@@ -80,6 +81,12 @@ type columnMeta struct {
 
 func (c *columnMeta) fixer(i int) (fixer, error) {
 	typ, size := c.realType(i)
+	if c.unsigned[i] {
+		if typ == mysql.MYSQL_TYPE_INT24 {
+			return unsigned24, nil
+		}
+		return unsigned, nil
+	}
 	switch typ {
 	case mysql.MYSQL_TYPE_ENUM:
 		names, err := c.names(i, c.enums[i])
@@ -208,6 +215,30 @@ func timeOfDay(v any) (rowtide.Value, error) {
 		return nil, unexpected(v)
 	}
 	return trimZeroFraction(s), nil
+}
+
+// unsigned mends what was decoded without the column's sign, see
+// assembler.tableMap; a value from a compressed transaction has it already.
+func unsigned(v any) (rowtide.Value, error) {
+	switch x := v.(type) {
+	case int8:
+		return uint8(x), nil
+	case int16:
+		return uint16(x), nil
+	case int32:
+		return uint32(x), nil
+	case int64:
+		return uint64(x), nil
+	}
+	return v, nil
+}
+
+// unsigned24 also takes off the sign that was drawn out over the fourth byte.
+func unsigned24(v any) (rowtide.Value, error) {
+	if x, ok := v.(int32); ok {
+		return uint32(x) & 0xFFFFFF, nil
+	}
+	return v, nil
 }
 
 func bitsUnsigned(v any) (rowtide.Value, error) {

@@ -120,6 +120,9 @@ func (k *Kafka) records(entries []rowtide.Entry, watermark rowtide.Version, olde
 	for i := range entries {
 		e := &entries[i]
 		p := e.Key.Partition(n)
+		if byPart[p] == nil {
+			byPart[p] = make([]rowtide.Invalidation, 0, min(len(entries)*5/4/len(byPart)+4, maxRecordItems))
+		}
 		byPart[p] = append(byPart[p], rowtide.Invalidation{Key: e.Key, Version: e.Version, Empty: e.Empty()})
 		size[p] += itemBytes + len(e.Key.ID)
 		if len(byPart[p]) == maxRecordItems || size[p] >= maxRecordBytes {
@@ -134,8 +137,17 @@ func (k *Kafka) records(entries []rowtide.Entry, watermark rowtide.Version, olde
 	return out
 }
 
+// batchBytes is about how long the record will be.
+func batchBytes(b *rowtide.Batch) int {
+	n := 64
+	for i := range b.Items {
+		n += itemBytes + len(b.Items[i].Key.ID)
+	}
+	return n
+}
+
 func (k *Kafka) message(p int32, b *rowtide.Batch) *sarama.ProducerMessage {
-	return &sarama.ProducerMessage{Topic: k.cfg.Topic, Partition: p, Value: sarama.ByteEncoder(b.AppendBatch(nil))}
+	return &sarama.ProducerMessage{Topic: k.cfg.Topic, Partition: p, Value: sarama.ByteEncoder(b.AppendBatch(make([]byte, 0, batchBytes(b))))}
 }
 
 // send repeats what was not acknowledged until it is. A record that went through
