@@ -166,7 +166,8 @@ func (b *bench) commit(ctx context.Context, db *sql.DB, a *arrivals, seconds int
 
 // commitToNode runs a daemon and a node beside the commits.
 func (b *bench) commitToNode(ctx context.Context, db *sql.DB, i int) (_ []time.Duration, err error) {
-	name := fmt.Sprintf("lat%d", i)
+	b.daemons++
+	name := fmt.Sprintf("lat%d", b.daemons)
 	d, err := b.startDaemon(ctx, name)
 	if err != nil {
 		return nil, err
@@ -193,8 +194,8 @@ func (b *bench) commitToNode(ctx context.Context, db *sql.DB, i int) (_ []time.D
 	<-node.Ready()
 	// The broker's JVM compiles its hot paths in its first ten thousand requests.
 	warmUp := 2
-	if i == 0 {
-		warmUp = 15
+	if i == 0 && !b.warm {
+		warmUp = 40
 	}
 	if err := b.commit(ctx, db, a, warmUp); err != nil {
 		return nil, err
