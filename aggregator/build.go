@@ -10,6 +10,9 @@ import (
 	"github.com/rowtide/rowtide/internal/backoff"
 )
 
+// lastingAttempt is about a second after the first.
+const lastingAttempt = 6
+
 // rebuildBatch is how many keys one round of queries assembles: long enough IN
 // lists to pay for the round trip, short enough for a locking read.
 const rebuildBatch = 200
@@ -116,13 +119,16 @@ func (a *Aggregator) lookUp(ctx context.Context, set *dirty) error {
 // mended by repeating is repeated for as long as it takes.
 func (a *Aggregator) query(ctx context.Context, set *dirty, query string, args []any) ([]string, [][]rowtide.Value, error) {
 	wait := backoff.New(20*time.Millisecond, 5*time.Second)
-	for {
+	for attempt := 1; ; attempt++ {
 		cols, rows, err := a.read(ctx, set, query, args)
 		var t interface{ Temporary() bool }
 		if err == nil || !errors.As(err, &t) || !t.Temporary() {
 			return cols, rows, err
 		}
-		a.log.Warn("rebuild query will be repeated", "err", err)
+		// A deadlock or two is the daily life of locking reads; what lasts is news.
+		if attempt == lastingAttempt {
+			a.log.Warn("rebuild query keeps failing and is being repeated", "attempt", attempt, "err", err)
+		}
 		if werr := wait.Wait(ctx); werr != nil {
 			return nil, nil, werr
 		}

@@ -581,3 +581,24 @@ func TestAssembler_WarnsOfUnloggedRows(t *testing.T) {
 		}
 	}
 }
+
+// Statements in schemas that nothing is watched in are nobody's business.
+func TestAssembler_StatementsElsewhere(t *testing.T) {
+	for _, tt := range []struct {
+		schema, query string
+		unreadable    bool
+	}{
+		{"shop", "INSERT INTO other VALUES (1)", true}, // a trigger may lead to a watched table
+		{"", "INSERT INTO event VALUES (1)", true},
+		{"crm", "INSERT INTO shop.event VALUES (1)", true},
+		{"crm", "UPDATE `shop`.`event` SET id=1", true},
+		{"crm", "INSERT INTO event VALUES (1)", false},
+	} {
+		a := newAssembler(1, nil, map[string]bool{"shop.event": true}, rowtide.Position{File: "binlog.000001", Pos: 4},
+			func(context.Context, *rowtide.Tx) error { return nil })
+		err := a.event(t.Context(), &replication.EventHeader{LogPos: 100}, &replication.QueryEvent{Schema: []byte(tt.schema), Query: []byte(tt.query)})
+		if got := errors.Is(err, ErrUnreadable); got != tt.unreadable {
+			t.Errorf("%s in %q: %v, want unreadable %t", tt.query, tt.schema, err, tt.unreadable)
+		}
+	}
+}

@@ -141,6 +141,7 @@ func (s *FileStore) Save(_ context.Context, c *Checkpoint) error {
 type Progress struct {
 	store Store
 	log   *slog.Logger
+	obs   Observer
 	mu    sync.Mutex
 	c     Checkpoint
 	gtids *gtidSet // nil when the stream goes by file and position
@@ -149,7 +150,7 @@ type Progress struct {
 // NewProgress continues from c. With an empty flavor it goes by file and
 // position: a set that lacks what came before c would be worse than none.
 func NewProgress(store Store, flavor string, c Checkpoint) (*Progress, error) {
-	p := &Progress{store: store, log: slog.New(slog.DiscardHandler), c: c}
+	p := &Progress{store: store, log: slog.New(slog.DiscardHandler), obs: NopObserver{}, c: c}
 	if flavor == "" {
 		return p, nil
 	}
@@ -172,11 +173,13 @@ func (p *Progress) Save(ctx context.Context, last rowtide.Position, gtids []stri
 		if err == nil {
 			if failing {
 				p.log.Info("checkpoint is saved again")
+				p.obs.CheckpointAway(nil)
 			}
 			return nil
 		}
 		if !failing {
 			p.log.Warn("checkpoint cannot be saved, holding the source back until it can", "err", err)
+			p.obs.CheckpointAway(err)
 		}
 		if wait.Wait(ctx) != nil {
 			return err

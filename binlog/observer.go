@@ -11,6 +11,9 @@ type Observer interface {
 	Disconnected(err error)
 	// Received: the handler took tx, which is only valid during the call.
 	Received(tx *rowtide.Tx)
+	// CheckpointAway: the checkpoint cannot be saved (err) or can again (nil). It
+	// is called on the goroutine that saves.
+	CheckpointAway(err error)
 }
 
 // NopObserver ignores everything.
@@ -21,6 +24,9 @@ func (NopObserver) Connected() {}
 
 // Disconnected implements Observer.
 func (NopObserver) Disconnected(error) {}
+
+// CheckpointAway implements Observer.
+func (NopObserver) CheckpointAway(error) {}
 
 // Received implements Observer.
 func (NopObserver) Received(*rowtide.Tx) {}

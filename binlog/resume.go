@@ -44,7 +44,7 @@ func (s *Source) Resume(ctx context.Context, store Store) (*Progress, error) {
 	if s.progress, err = NewProgress(store, flavor, *c); err != nil {
 		return nil, err
 	}
-	s.progress.log = s.log
+	s.progress.log, s.progress.obs = s.log, s.obs
 	return s.progress, nil
 }
 
@@ -83,6 +83,12 @@ func (s *Source) firstStart(ctx context.Context) (*Checkpoint, error) {
 	}
 	s.fresh = true
 	return c, nil
+}
+
+// Head is the end of the server's log now. It must follow [Source.Preflight].
+func (s *Source) Head(ctx context.Context) (rowtide.Position, error) {
+	file, pos, _, err := s.server.head(ctx, s.db)
+	return rowtide.Position{File: file, Pos: pos}, err
 }
 
 // gtidsAt is the set of transactions before p, as far as the server can tell.

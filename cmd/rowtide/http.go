@@ -53,6 +53,9 @@ func (d *daemon) status() status {
 	if st.KafkaAway.Load() {
 		s.Problems = append(s.Problems, "kafka refuses records; the source is held back")
 	}
+	if st.CheckpointAway.Load() {
+		s.Problems = append(s.Problems, "the checkpoint cannot be saved; the source is held back")
+	}
 	s.Ready = len(s.Problems) == 0
 	return s
 }

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"slices"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/rowtide/rowtide"
 	"github.com/rowtide/rowtide/config"
 )
 
@@ -38,6 +40,9 @@ func newVerify() *cobra.Command {
 			if err := d.preflight(c.Context()); err != nil {
 				return err
 			}
+			if err := awaitDaemon(c, d); err != nil {
+				return err
+			}
 			v := &verifier{db: d.source.Reader(), rdb: d.rdb, prefix: cfg.Redis.Prefix}
 			var reports []report
 			total := 0
@@ -65,6 +70,51 @@ func newVerify() *cobra.Command {
 	c.Flags().StringSliceVarP(&only, "module", "m", nil, "modules to check (default all)")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
+}
+
+// How long verify waits for a daemon that is behind, counted from the last step it
+// was seen to take.
+const (
+	awaitPatience = 10 * time.Second
+	awaitPoll     = 200 * time.Millisecond
+)
+
+// awaitDaemon waits until the daemon has applied what is in the log now: what it
+// has not come to yet is lag, not a difference.
+func awaitDaemon(c *cobra.Command, d *daemon) error {
+	store, err := d.checkpointStore()
+	if err != nil {
+		return err
+	}
+	head, err := d.source.Head(c.Context())
+	if err != nil {
+		return err
+	}
+	var at rowtide.Position
+	for since := time.Now(); time.Since(since) < awaitPatience; pause(c.Context(), awaitPoll) {
+		ckpt, err := store.Load(c.Context())
+		if err != nil {
+			return err
+		}
+		if ckpt == nil {
+			continue
+		}
+		if reached(ckpt.Position(), head) {
+			return nil
+		}
+		if ckpt.Position() != at {
+			at, since = ckpt.Position(), time.Now()
+		}
+	}
+	_, err = fmt.Fprintf(c.ErrOrStderr(), "the daemon stands at %s, the log ends at %s: what lies between shows as differences\n", at, head)
+	return err
+}
+
+// reached reports whether position a is not before b.
+func reached(a, b rowtide.Position) bool {
+	fileA, errA := rowtide.FileNumber(a.File)
+	fileB, errB := rowtide.FileNumber(b.File)
+	return errA == nil && errB == nil && (fileA > fileB || fileA == fileB && a.Pos >= b.Pos)
 }
 
 // shownDifferences is how many a person is shown per module; --json has all.

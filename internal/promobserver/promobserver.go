@@ -31,6 +31,7 @@ type Pipeline struct {
 // State is what /readyz and /status tell, kept beside the metrics.
 type State struct {
 	Connected, RedisAway, KafkaAway atomic.Bool
+	CheckpointAway                  atomic.Bool
 	Transactions, Changes, Entries  atomic.Int64
 	Written, Stale                  atomic.Int64
 	LagMicros                       atomic.Int64
@@ -104,6 +105,9 @@ func (p *Pipeline) Received(tx *rowtide.Tx) {
 	p.bytes.Add(float64(tx.Bytes))
 	p.commit.Set(float64(tx.CommittedAt.UnixMicro()) / 1e6)
 }
+
+// CheckpointAway implements binlog.Observer.
+func (p *Pipeline) CheckpointAway(err error) { p.state.CheckpointAway.Store(err != nil) }
 
 // Flushed implements aggregator.Observer.
 func (p *Pipeline) Flushed(_, entries int, d time.Duration, oldest time.Time) {
