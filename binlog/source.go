@@ -161,8 +161,8 @@ func (s *Source) stream(ctx context.Context, h Handler) (took bool, err error) {
 		return false, &streamError{err}
 	}
 	// The library's Close opens a second connection to KILL the first by id, which
-	// after a failover could be anybody's. Our dialer refuses it; closing the
-	// socket ends the dump all the same.
+	// after a failover could be anybody's. Our dialer refuses it; that the socket is
+	// closed, once the reading has ended, ends the dump all the same.
 	defer func() { d.shut(); syncer.Close() }()
 
 	streamer, err := s.begin(syncer)
