@@ -8,7 +8,6 @@ import (
 
 // statement is a query with named parameters, ready to be bound by position.
 type statement struct {
-	text   string
 	parts  []string // one more than params
 	params []string
 }
@@ -16,7 +15,7 @@ type statement struct {
 // parseStatement finds the ":name" parameters outside of quotes, back-quotes and
 // comments.
 func parseStatement(q string) (statement, error) {
-	s := statement{text: q}
+	var s statement
 	start := 0
 	for i := 0; i < len(q); {
 		switch c := q[i]; {

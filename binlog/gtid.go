@@ -110,7 +110,3 @@ func (g *gtidSet) String() string {
 	}
 	return set.String()
 }
-
-func (g *gtidSet) empty() bool {
-	return g.uuid == "" && g.newest == "" && g.set.IsEmpty()
-}
