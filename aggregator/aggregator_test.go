@@ -138,7 +138,7 @@ func TestAggregator_RedisThenKafkaThenCheckpoint(t *testing.T) {
 		r := start(t, w, nil, 0, eventModule())
 		for n := 1; n <= 3; n++ {
 			r.handle(tx(n, ins(eventTable, n, "a", 1)))
-			synctest.Wait()
+			pass(time.Second)
 		}
 		r.drain()
 		want := []string{"overwrite", "broadcast", "save", "overwrite", "broadcast", "save", "overwrite", "broadcast", "save"}
@@ -177,8 +177,8 @@ func TestAggregator_SaveNeverRunsAhead(t *testing.T) {
 		want []string
 	}{
 		{"overwrite", []string{}},
-		{"broadcast", []string{"overwrite", "overwrite"}},
-		{"save", []string{"overwrite", "broadcast", "overwrite"}},
+		{"broadcast", []string{"overwrite", "overwrite", "overwrite", "overwrite"}},
+		{"save", []string{"overwrite", "broadcast", "overwrite", "broadcast", "overwrite", "broadcast", "overwrite", "broadcast"}},
 	} {
 		t.Run(tt.hang+" hangs", func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
@@ -187,7 +187,7 @@ func TestAggregator_SaveNeverRunsAhead(t *testing.T) {
 				r := start(t, w, nil, 0, eventModule())
 				for n := 1; n <= 4; n++ {
 					r.handle(tx(n, ins(eventTable, n, "a", 1)))
-					synctest.Wait()
+					pass(time.Second)
 				}
 				if got := w.names(); !slices.Equal(got, tt.want) {
 					t.Errorf("calls while %s hangs: %v, want %v", tt.hang, got, tt.want)
@@ -261,7 +261,7 @@ func TestAggregator_FailureAtEachPointEndsRunAndHandleTx(t *testing.T) {
 				r := start(t, w, nil, 0, eventModule())
 				for n := 1; n <= tt.nth; n++ {
 					r.handle(tx(n, ins(eventTable, n, "a", 1)))
-					synctest.Wait()
+					pass(time.Second)
 				}
 				err := r.end()
 				if !errors.Is(err, errDown) || err.Error() != tt.want {
@@ -296,9 +296,8 @@ func TestAggregator_FailureWakesABlockedHandleTx(t *testing.T) {
 		r := start(t, w, nil, 1, eventModule())
 		r.handle(tx(1, ins(eventTable, 1, "a", 1)))
 		synctest.Wait()
-		r.handle(tx(2, ins(eventTable, 2, "a", 1)))
 		blocked := make(chan error, 1)
-		go func() { blocked <- r.agg.HandleTx(t.Context(), tx(3, ins(eventTable, 3, "a", 1))) }()
+		go func() { blocked <- r.agg.HandleTx(t.Context(), tx(2, ins(eventTable, 2, "a", 1))) }()
 		synctest.Wait()
 		close(fail)
 		if err := <-blocked; !errors.Is(err, errDown) {
@@ -320,6 +319,8 @@ func TestAggregator_GroupCommit(t *testing.T) {
 		for n := 2; n <= 101; n++ {
 			r.handle(tx(n, ins(eventTable, n, "a", 1)))
 		}
+		g.open <- struct{}{}
+		synctest.Wait()
 		close(g.open)
 		r.drain()
 		flushes := w.of("overwrite")
@@ -333,6 +334,53 @@ func TestAggregator_GroupCommit(t *testing.T) {
 		if got, want := w.of("broadcast")[1].oldest, tx(2).CommittedAt; !got.Equal(want) {
 			t.Errorf("oldest commit %s, want %s", got, want)
 		}
+	})
+}
+
+// A flush that comes up during a broadcast waits for that one's rest only: all
+// that wait go together in the next.
+func TestAggregator_WaitingFlushesAreBroadcastTogether(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w, g := newWorld(), newGate("broadcast")
+		w.before = g.before
+		r := start(t, w, nil, 0, eventModule())
+		for n := 1; n <= 5; n++ {
+			r.handle(tx(n, ins(eventTable, n, "a", 1)))
+			synctest.Wait()
+		}
+		close(g.open)
+		r.drain()
+		told := w.of("broadcast")
+		if len(told) != 2 || len(told[1].entries) != 4 || told[1].version != tx(5).Version || !told[1].oldest.Equal(tx(2).CommittedAt) {
+			t.Fatalf("broadcasts %+v, want one of 1 and one of 4 entries up to %s", told, tx(5).Version)
+		}
+		for i, e := range told[1].entries {
+			if want := tx(i + 2).Version; e.Version != want {
+				t.Errorf("entry %d has version %s, want %s: the order of commits", i, e.Version, want)
+			}
+		}
+		checkSaves(t, w, 5)
+	})
+}
+
+// Small flushes do not each cost a record and a checkpoint; what was saved last
+// covers all.
+func TestAggregator_BroadcastsAndCheckpointsAreSpacedOut(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld()
+		r := start(t, w, nil, 0, eventModule())
+		for n := 1; n <= 200; n++ {
+			r.handle(tx(n, ins(eventTable, n, "a", 1)))
+			pass(time.Millisecond)
+		}
+		r.drain()
+		if n := len(w.of("broadcast")); n < 50 || n > 101 {
+			t.Errorf("%d broadcasts in 200 ms, want about 100", n)
+		}
+		if n := len(w.of("save")); n < 10 || n > 25 {
+			t.Errorf("%d checkpoints in 200 ms, want about 20", n)
+		}
+		checkSaves(t, w, 200)
 	})
 }
 
@@ -355,18 +403,16 @@ func TestAggregator_BackPressure(t *testing.T) {
 		w, g := newWorld(), newGate("overwrite")
 		w.before = g.before
 		r := start(t, w, nil, 1, eventModule())
-		r.handle(tx(1, ins(eventTable, 1, "a", 1)))
+		r.handle(tx(1, ins(eventTable, 1, "a", 1))) // goes in, however large
 		synctest.Wait()
-		// The set that fills takes at least one transaction, however large.
-		r.handle(tx(2, ins(eventTable, 2, "a", 1)))
 
 		short, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if err := r.agg.HandleTx(short, tx(3, ins(eventTable, 3, "a", 1))); !errors.Is(err, context.DeadlineExceeded) {
+		if err := r.agg.HandleTx(short, tx(2, ins(eventTable, 2, "a", 1))); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("HandleTx at the bound: %v, want to block until its context ends", err)
 		}
 		blocked := make(chan error, 1)
-		go func() { blocked <- r.agg.HandleTx(t.Context(), tx(3, ins(eventTable, 3, "a", 1))) }()
+		go func() { blocked <- r.agg.HandleTx(t.Context(), tx(2, ins(eventTable, 2, "a", 1))) }()
 		synctest.Wait()
 		select {
 		case err := <-blocked:
@@ -379,7 +425,7 @@ func TestAggregator_BackPressure(t *testing.T) {
 		}
 		close(g.open)
 		r.drain()
-		checkSaves(t, w, 3)
+		checkSaves(t, w, 2)
 	})
 }
 
@@ -404,7 +450,7 @@ func TestAggregator_CloseIntakeDrainsEverything(t *testing.T) {
 		if err := r.end(); err != nil {
 			t.Fatal(err)
 		}
-		if d := time.Since(began); d != 0 {
+		if d := time.Since(began); d > 100*time.Millisecond {
 			t.Errorf("the drain waited %s", d)
 		}
 		checkSaves(t, w, 51)

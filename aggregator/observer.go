@@ -6,7 +6,7 @@ import "time"
 // block.
 type Observer interface {
 	// Flushed: a flush of txs transactions left as entries, took d from being
-	// taken to its checkpoint, and held transactions as old as oldest.
+	// taken to its broadcast's acknowledgement, and held transactions as old as oldest.
 	Flushed(txs, entries int, d time.Duration, oldest time.Time)
 	// Rebuilt: the queries for so many keys of a module took d.
 	Rebuilt(module string, keys int, d time.Duration)

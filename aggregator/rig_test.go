@@ -267,3 +267,6 @@ func tx(n int, changes ...rowtide.Change) *rowtide.Tx {
 }
 
 func posOf(n int) rowtide.Position { return tx(n).Position }
+
+// pass lets time go by, and with it everything that waits for it.
+func pass(d time.Duration) { time.Sleep(d) } //nolint:forbidigo // a bubble's clock is virtual

@@ -57,7 +57,7 @@ func TestLoad_Defaults(t *testing.T) {
 		{"kafka.prefix", c.Kafka.Prefix, "rowtide"},
 		{"kafka.heartbeat", c.Kafka.Heartbeat, 200 * time.Millisecond},
 		{"checkpoint.store", c.Checkpoint.Store, "redis"},
-		{"aggregator.max_pending", c.Aggregator.MaxPending, 16 << 20},
+		{"aggregator.max_pending", c.Aggregator.MaxPending, 32 << 20},
 		{"http.listen", c.HTTP.Listen, "127.0.0.1:8077"},
 		{"log.level", c.Log.Level, "info"},
 		{"log.format", c.Log.Format, "text"},

@@ -328,6 +328,20 @@ func (n *node) module(name string) localsync.ModuleStats {
 
 // eventually polls a condition that another goroutine brings about and that has
 // no signal of its own.
+// idle waits until nothing is being read: a read while a refresh is ending would
+// start none.
+func (n *node) idle(t testing.TB) {
+	t.Helper()
+	eventually(t, "nothing is being read", func() bool {
+		for _, m := range n.cache.Stats().Modules {
+			if m.Loading > 0 {
+				return false
+			}
+		}
+		return true
+	})
+}
+
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)

@@ -21,6 +21,7 @@ func TestRefresh(t *testing.T) {
 
 	// Redis has something newer whose invalidation never came.
 	n.put(1, 95, "v95")
+	n.idle(t)
 	n.pass(2 * time.Minute)
 	want(t, m, 1, "v90")
 	eventually(t, "the refresh took redis's", func() bool { e, ok := n.cache.Peek(eventKey(1)); return ok && e.Version == 95 })
@@ -31,6 +32,7 @@ func TestRefresh(t *testing.T) {
 	// Redis has the same: ask the source, tell Redis.
 	o.set(1, "v150")
 	n.settle(150)
+	n.idle(t)
 	n.pass(2 * time.Minute)
 	want(t, m, 1, "v95")
 	eventually(t, "the refresh took the loader's", func() bool { e, ok := n.cache.Peek(eventKey(1)); return ok && e.Version == 150 })
@@ -41,6 +43,7 @@ func TestRefresh(t *testing.T) {
 
 	// The source fails: the value stays, and is not asked for at every read.
 	o.fail(errors.New("database is away"))
+	n.idle(t)
 	n.pass(2 * time.Minute)
 	before := o.loads()
 	want(t, m, 1, "v150")
@@ -63,6 +66,7 @@ func TestR12_RefreshObeysTheFloor(t *testing.T) {
 	n.settle(100)
 	n.commit(1, 90, "old")
 	want(t, m, 1, "old")
+	n.idle(t)
 	n.pass(2 * time.Minute)
 	o.set(1, "old")
 	reached, release := pause(o)
@@ -87,6 +91,7 @@ func TestRefresh_SameValueIsNotWrittenAgain(t *testing.T) {
 	size := n.cache.Stats().Store.Bytes
 	for i := range 20 {
 		n.settle(rowtide.Version(200 + i))
+		n.idle(t)
 		n.pass(2 * time.Minute)
 		want(t, m, 1, value)
 		eventually(t, "the refresh", func() bool { e, ok := n.cache.Peek(eventKey(1)); return ok && e.Version >= rowtide.Version(200+i) })

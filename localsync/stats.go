@@ -42,6 +42,8 @@ type ModuleStats struct {
 	Behind uint64
 	// RedisErrors are round trips that failed.
 	RedisErrors uint64
+	// Loading is how many keys are being read right now, for readers or a refresh.
+	Loading int
 }
 
 // BusStats says how well the node hears.
@@ -126,12 +128,16 @@ func (s *moduleStats) count(r *result) {
 
 func (m *core) snapshot() ModuleStats {
 	s := &m.stats
+	m.mu.Lock()
+	loading := len(m.flights)
+	m.mu.Unlock()
 	return ModuleStats{
 		Name: m.policy.name, Version: m.policy.version,
 		Local: s.levels[LevelLocal].Load(), Redis: s.levels[LevelRedis].Load(), Loader: s.levels[LevelLoader].Load(),
 		Empty: s.empty.Load(), Stale: s.stale.Load(), Errors: s.errors.Load(),
 		Loads: s.loads.Load(), LoadErrors: s.loadErrors.Load(), Refreshes: s.refreshes.Load(),
 		Refused: s.refused.Load(), Corrupt: s.corrupt.Load(), Behind: s.behind.Load(), RedisErrors: s.redisErrors.Load(),
+		Loading: loading,
 	}
 }
 
