@@ -9,11 +9,13 @@ import (
 // field fails instead of meaning "insert".
 type Op uint8
 
-// The three row operations.
+// The row operations.
 const (
 	OpInsert Op = iota + 1
 	OpUpdate
 	OpDelete
+	// OpRead is no change: a backfill read the row and found it as After says.
+	OpRead
 )
 
 // String is the operation's name in lower case.
@@ -25,6 +27,8 @@ func (o Op) String() string {
 		return "update"
 	case OpDelete:
 		return "delete"
+	case OpRead:
+		return "read"
 	}
 	return fmt.Sprintf("op(%d)", uint8(o))
 }
@@ -54,12 +58,15 @@ func (t *Table) Column(name string) int {
 }
 
 // Change is one row's change. Before and After are aligned with Table.Columns;
-// an insert has no Before, a delete no After.
+// an insert and a read row have no Before, a delete no After.
 type Change struct {
 	Table  *Table
 	Op     Op
 	Before []Value
 	After  []Value
+	// Module is the only one that the change is for, when it was routed by a
+	// module's key; empty: all.
+	Module string
 }
 
 // Tx is one committed transaction, whole. It is the unit of acknowledgement:

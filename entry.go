@@ -41,6 +41,9 @@ type Entry struct {
 	TTL time.Duration
 	// Payload is the module's encoded value; nil in an EMPTY entry.
 	Payload []byte
+	// Push asks that the value travel with the invalidation if it is small. It is
+	// not part of the envelope.
+	Push bool
 }
 
 // Empty reports whether the entry says "there is no such thing".

@@ -11,17 +11,12 @@ import (
 	"github.com/rowtide/rowtide"
 )
 
-// DefaultMaxPending is 32 MiB: some 40,000 single-row transactions, enough to
+// DefaultMaxPending is 32 MiB: some 30,000 single-row transactions, enough to
 // fill Redis pipelines and small beside the process.
 const DefaultMaxPending = 32 << 20
 
 // DefaultBroadcastEvery is below Kafka's own default for producers (5 ms).
 const DefaultBroadcastEvery = 2 * time.Millisecond
-
-// idleSave is how often transactions that touched no watched table move the
-// checkpoint: soon enough for a log that is purged by age, rare enough to cost
-// nothing.
-const idleSave = time.Second
 
 // Config is the aggregator's own.
 type Config struct {
@@ -64,32 +59,59 @@ func (c Config) Validate() error {
 type Aggregator struct {
 	cfg     Config
 	modules []*Module
-	sink    Sink
-	ckpt    Checkpointer
-	db      Querier
-	obs     Observer
+	out     Outside
 	log     *slog.Logger
+	obs     Observer
 	now     func() time.Time
 
 	shapes map[*rowtide.Table][]*plan // HandleTx's own
 
-	mu      sync.Mutex
-	filling *dirty
-	taken   int // bytes of the sets that Run has taken and not yet broadcast
-	closed  bool
-	fault   error         // Run has ended with this
-	work    chan struct{} // holds a token when filling has something new
-	space   chan struct{} // holds a token when there may be room again
+	mu    sync.Mutex
+	lanes []*lane
+	line  line
+	// watermark of the last broadcast.
+	watermark rowtide.Version
+	closed    bool
+	fault     error         // Run has ended with this
+	space     chan struct{} // holds a token when there may be room again
+	tidy      chan struct{} // holds a token when the line should be looked at
 }
 
-// New makes an aggregator over compiled modules. db may be nil when no module
-// has a rebuild. It does no I/O.
-func New(cfg Config, modules []*Module, sink Sink, ckpt Checkpointer, db Querier, log *slog.Logger, obs Observer) *Aggregator {
+// New makes an aggregator over compiled modules. It does no I/O.
+func New(cfg Config, modules []*Module, out Outside, log *slog.Logger, obs Observer) *Aggregator {
 	return &Aggregator{
-		cfg: cfg, modules: modules, sink: sink, ckpt: ckpt, db: db, obs: obs, log: log, now: time.Now,
-		shapes: map[*rowtide.Table][]*plan{}, filling: newDirty(len(modules)),
-		work: make(chan struct{}, 1), space: make(chan struct{}, 1),
+		cfg: cfg, modules: modules, out: out, obs: obs, log: log, now: time.Now,
+		shapes: map[*rowtide.Table][]*plan{}, lanes: makeLanes(modules),
+		space: make(chan struct{}, 1), tidy: make(chan struct{}, 1),
 	}
+}
+
+// makeLanes groups the modules: those that ask a database apart from those that
+// need not, and each window by itself.
+func makeLanes(modules []*Module) []*lane {
+	type kind struct {
+		rebuild bool
+		window  time.Duration
+	}
+	var lanes []*lane
+	known := map[kind]*lane{}
+	for _, m := range modules {
+		k := kind{m.cfg.Rebuild != nil, m.cfg.Window}
+		l := known[k]
+		if l == nil {
+			l = &lane{
+				index: len(lanes), window: k.window, filling: newDirty(len(modules)),
+				spare: make(chan *dirty, maxSets), work: make(chan struct{}, 1),
+			}
+			for range maxSets - 1 {
+				l.spare <- newDirty(len(modules))
+			}
+			known[k] = l
+			lanes = append(lanes, l)
+		}
+		m.lane = l.index
+	}
+	return lanes
 }
 
 // Tables lists every table that any module needs.
@@ -117,10 +139,13 @@ func (a *Aggregator) HandleTx(ctx context.Context, tx *rowtide.Tx) error {
 			a.mu.Unlock()
 			return a.fault
 		}
-		if held := a.taken + a.filling.bytes; held == 0 || held < a.cfg.MaxPending {
+		if !a.full() {
 			err := a.fold(tx)
+			full := a.full()
 			a.mu.Unlock()
-			signal(a.work)
+			if full {
+				a.wakeAll()
+			}
 			return err
 		}
 		a.mu.Unlock()
@@ -132,6 +157,9 @@ func (a *Aggregator) HandleTx(ctx context.Context, tx *rowtide.Tx) error {
 	}
 }
 
+// full reports whether as much is in memory as may be; a.mu is held.
+func (a *Aggregator) full() bool { return a.line.bytes > 0 && a.line.bytes >= a.cfg.MaxPending }
+
 func signal(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
@@ -139,9 +167,53 @@ func signal(c chan struct{}) {
 	}
 }
 
+// wakeAll makes every lane flush, whatever its window.
+func (a *Aggregator) wakeAll() {
+	for _, l := range a.lanes {
+		signal(l.work)
+	}
+	signal(a.tidy)
+}
+
+// fold takes tx in; a.mu is held.
 func (a *Aggregator) fold(tx *rowtide.Tx) error {
-	// Everything is checked before anything goes in: a transaction that cannot be
-	// applied must not leave a part of itself in the set.
+	if err := a.check(tx); err != nil {
+		return err
+	}
+	n, now := a.line.head()+1, a.now()
+	before := a.overhead()
+	touched := make([]bool, len(a.lanes))
+	for i := range tx.Changes {
+		c := &tx.Changes[i]
+		for _, p := range a.shapes[c.Table] {
+			if !p.concerns(c) {
+				continue
+			}
+			d := a.lanes[p.mod.lane].filling
+			if err := d.check(p, c); err != nil {
+				d.setAside(p, c, tx, err)
+			} else if err := d.add(p, c, tx.Version); err != nil {
+				return fmt.Errorf("transaction at %s: module %s: %w", tx.Position, p.mod.cfg.Name, err)
+			}
+			touched[p.mod.lane] = true
+		}
+	}
+	for i, l := range a.lanes {
+		if touched[i] && l.filling.pending() {
+			l.filling.note(tx, n, now)
+			signal(l.work)
+		}
+	}
+	a.line.add(ticket{
+		pos: tx.Position, version: tx.Version, committed: tx.CommittedAt,
+		bytes: ticketBytes + tx.Bytes + a.overhead() - before,
+	})
+	return nil
+}
+
+// check refuses a transaction that cannot be applied before anything of it goes
+// in: it must not leave a part of itself in the sets.
+func (a *Aggregator) check(tx *rowtide.Tx) error {
 	for i := range tx.Changes {
 		c := &tx.Changes[i]
 		ps, known := a.shapes[c.Table]
@@ -153,22 +225,23 @@ func (a *Aggregator) fold(tx *rowtide.Tx) error {
 			a.shapes[c.Table] = ps
 		}
 		for _, p := range ps {
-			if err := p.check(c); err != nil {
+			if p.mod.cfg.OnFault == OnFaultSetAside || !p.concerns(c) {
+				continue
+			}
+			if err := a.lanes[p.mod.lane].filling.check(p, c); err != nil {
 				return fmt.Errorf("transaction at %s: module %s: %w", tx.Position, p.mod.cfg.Name, err)
 			}
 		}
 	}
-	d := a.filling
-	for i := range tx.Changes {
-		c := &tx.Changes[i]
-		for _, p := range a.shapes[c.Table] {
-			if err := d.add(p, c, tx.Version); err != nil {
-				return fmt.Errorf("transaction at %s: module %s: %w", tx.Position, p.mod.cfg.Name, err)
-			}
-		}
-	}
-	d.note(tx)
 	return nil
+}
+
+func (a *Aggregator) overhead() int {
+	n := 0
+	for _, l := range a.lanes {
+		n += l.filling.bytes
+	}
+	return n
 }
 
 // CloseIntake says that no more transactions will come; Run flushes the rest and
@@ -177,7 +250,7 @@ func (a *Aggregator) CloseIntake() {
 	a.mu.Lock()
 	a.closed = true
 	a.mu.Unlock()
-	signal(a.work)
+	a.wakeAll()
 }
 
 // stop lets HandleTx fail from now on.

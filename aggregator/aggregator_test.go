@@ -465,7 +465,7 @@ func TestAggregator_ContextEndsRun(t *testing.T) {
 		w, g := newWorld(), newGate("overwrite")
 		w.before = g.before
 		ctx, cancel := context.WithCancel(t.Context())
-		agg := aggregator.New(aggregator.Config{}.WithDefaults(), compile(t, eventModule()), w, w, nil, slog.New(slog.DiscardHandler), aggregator.NopObserver{})
+		agg := aggregator.New(aggregator.Config{}.WithDefaults(), compile(t, eventModule()), aggregator.Outside{Sink: w, Checkpoint: w, DB: nil}, slog.New(slog.DiscardHandler), aggregator.NopObserver{})
 		done := make(chan error, 1)
 		go func() { done <- agg.Run(ctx) }()
 		if err := agg.HandleTx(ctx, tx(1, ins(eventTable, 1, "a", 1))); err != nil {
@@ -578,7 +578,7 @@ func TestAggregator_RefusedTransactionLeavesNoTrace(t *testing.T) {
 func TestAggregator_TransactionIsNeverSplit(t *testing.T) {
 	const txs, width = 300, 7
 	w := newWorld()
-	agg := aggregator.New(aggregator.Config{MaxPending: 4000}, compile(t, eventModule()), w, w, nil, slog.New(slog.DiscardHandler), aggregator.NopObserver{})
+	agg := aggregator.New(aggregator.Config{MaxPending: 4000}, compile(t, eventModule()), aggregator.Outside{Sink: w, Checkpoint: w, DB: nil}, slog.New(slog.DiscardHandler), aggregator.NopObserver{})
 	done := make(chan error, 1)
 	go func() { done <- agg.Run(t.Context()) }()
 	for n := 1; n <= txs; n++ {

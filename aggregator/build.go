@@ -2,24 +2,15 @@ package aggregator
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
 	"github.com/rowtide/rowtide"
-	"github.com/rowtide/rowtide/internal/backoff"
 )
 
-// lastingAttempt is about a second after the first.
-const lastingAttempt = 6
-
-// rebuildBatch is how many keys one round of queries assembles: long enough IN
-// lists to pay for the round trip, short enough for a locking read.
-const rebuildBatch = 200
-
 // build turns a dirty set into entries.
-func (a *Aggregator) build(ctx context.Context, set *dirty) (*flush, error) {
-	f := &flush{set: set, began: a.now()}
+func (a *Aggregator) build(ctx context.Context, l *lane, set *dirty) (*flush, error) {
+	f := &flush{lane: l, set: set, began: a.now()}
 	if err := a.lookUp(ctx, set); err != nil {
 		return nil, err
 	}
@@ -37,16 +28,19 @@ func (a *Aggregator) build(ctx context.Context, set *dirty) (*flush, error) {
 			continue
 		}
 		e := it.plan.mod.entry(it.id, it.version, f.began)
-		if it.row == nil {
-			it.plan.mod.empty(&e)
-		} else {
-			start := len(arena)
-			var err error
-			if arena, err = appendObject(arena, it.plan.names, it.row, it.plan.value); err != nil {
-				return nil, fmt.Errorf("module %s: key %s: %w", it.plan.mod.cfg.Name, it.id, err)
+		payload, err := it.render(arena)
+		switch {
+		case err != nil:
+			if err := it.fault(set, err); err != nil {
+				return nil, err
 			}
+			continue
+		case payload == nil:
+			it.plan.mod.empty(&e)
+		default:
 			// A later append may move the arena; slices into the old one stay good.
-			e.Payload = arena[start:len(arena):len(arena)]
+			e.Payload = payload[len(arena):len(payload):len(payload)]
+			arena = payload
 		}
 		f.entries = append(f.entries, e)
 	}
@@ -57,15 +51,87 @@ func (a *Aggregator) build(ctx context.Context, set *dirty) (*flush, error) {
 		}
 		f.entries = append(f.entries, entries...)
 	}
-	return f, nil
+	return f, a.setAside(ctx, set)
+}
+
+// render appends the payload of a from module's item; nil means that there is no
+// row.
+func (it *item) render(arena []byte) ([]byte, error) {
+	if it.row == nil {
+		return nil, nil
+	}
+	in, err := it.plan.selected(it.row)
+	if err != nil || !in {
+		return nil, err
+	}
+	if it.plan.mod.cfg.Codec == CodecRaw && it.row[it.plan.value[0]] == nil {
+		return nil, nil // no bytes are no value
+	}
+	out, err := it.plan.appendRow(arena, it.row)
+	if err != nil {
+		return nil, err
+	}
+	if out == nil {
+		out = []byte{} // an empty raw value is a value
+	}
+	return out, it.plan.mod.checkSize(len(out) - len(arena))
+}
+
+func (m *Module) checkSize(n int) error {
+	if n > m.cfg.MaxValue {
+		return fmt.Errorf("value of %d bytes is larger than max_value %d", n, m.cfg.MaxValue)
+	}
+	return nil
+}
+
+// fault sets the item aside, if its module says so, or returns err with its
+// place.
+func (it *item) fault(set *dirty, err error) error {
+	m := it.plan.mod
+	if m.cfg.OnFault == OnFaultHalt {
+		return fmt.Errorf("module %s: key %s: %w", m.cfg.Name, it.id, err)
+	}
+	set.faults = append(set.faults, Fault{
+		Module: m.cfg.Name, Key: it.id, Table: it.plan.table, Position: set.last, Version: it.version, Row: it.row, Err: err,
+	})
+	return nil
+}
+
+// setAside sends the set's faults to the dead letters.
+func (a *Aggregator) setAside(ctx context.Context, set *dirty) error {
+	if len(set.faults) == 0 {
+		return nil
+	}
+	if a.out.DeadLetters == nil {
+		return fmt.Errorf("module %s sets changes aside, but there is nowhere to put them: %w", set.faults[0].Module, set.faults[0].Err)
+	}
+	if err := a.out.DeadLetters.SetAside(ctx, set.faults); err != nil {
+		return fmt.Errorf("set %d changes aside: %w", len(set.faults), err)
+	}
+	counts := map[string]int{}
+	for _, f := range set.faults {
+		counts[f.Module]++
+		a.log.Error("a change is set aside", "module", f.Module, "key", f.Key, "position", f.Position.String(), "err", f.Err)
+	}
+	for m, n := range counts {
+		a.obs.SetAside(m, n)
+	}
+	return nil
 }
 
 // entry is a module's entry, still without its value.
 func (m *Module) entry(id string, v rowtide.Version, now time.Time) rowtide.Entry {
-	return rowtide.Entry{
-		Key:     rowtide.Key{Module: m.cfg.Name, Version: m.cfg.Version, ID: id},
-		Version: v, BuiltAt: now, TTL: m.cfg.TTL,
+	k := rowtide.Key{Module: m.cfg.Name, Version: m.cfg.Version, ID: id}
+	return rowtide.Entry{Key: k, Version: v, Generation: m.generation.Load(), BuiltAt: now, TTL: m.jitter(k, m.cfg.TTL), Push: m.cfg.Push}
+}
+
+// jitter lengthens d by a share that the key's name decides, never shortens it.
+func (m *Module) jitter(k rowtide.Key, d time.Duration) time.Duration {
+	if m.cfg.TTLJitter <= 0 {
+		return d
 	}
+	const steps = 1 << 10
+	return d + time.Duration(float64(d)*m.cfg.TTLJitter*float64(k.Hash()%steps)/steps)
 }
 
 // tombstoneTTL is the least life of an EMPTY entry that a committed delete left:
@@ -91,59 +157,4 @@ func appendObject(dst []byte, names [][]byte, row []rowtide.Value, cols []int) (
 		}
 	}
 	return append(dst, '}'), nil
-}
-
-// lookUp asks which keys the pending changes touch, once they can be read.
-func (a *Aggregator) lookUp(ctx context.Context, set *dirty) error {
-	for i := range set.lookups {
-		l := &set.lookups[i]
-		next := 0
-		query, args := l.plan.lookup.keys.bind(func(string) []any { next++; return l.args[next-1 : next] })
-		_, rows, err := a.query(ctx, set, query, args)
-		if err != nil {
-			return fmt.Errorf("module %s: look up the keys that a change of %s touches: %w", l.plan.mod.cfg.Name, l.plan.lookup.cfg.Table, err)
-		}
-		for _, r := range rows {
-			if r[0] == nil {
-				continue
-			}
-			if err := set.touch(l.plan, r[0], l.version); err != nil {
-				return fmt.Errorf("module %s: key from look-up: %w", l.plan.mod.cfg.Name, err)
-			}
-		}
-	}
-	return nil
-}
-
-// query waits until the set's transactions are visible, then asks; what may be
-// mended by repeating is repeated for as long as it takes.
-func (a *Aggregator) query(ctx context.Context, set *dirty, query string, args []any) ([]string, [][]rowtide.Value, error) {
-	wait := backoff.New(20*time.Millisecond, 5*time.Second)
-	for attempt := 1; ; attempt++ {
-		cols, rows, err := a.read(ctx, set, query, args)
-		var t interface{ Temporary() bool }
-		if err == nil || !errors.As(err, &t) || !t.Temporary() {
-			return cols, rows, err
-		}
-		// A deadlock or two is the daily life of locking reads; what lasts is news.
-		if attempt == lastingAttempt {
-			a.log.Warn("rebuild query keeps failing and is being repeated", "attempt", attempt, "err", err)
-		}
-		if werr := wait.Wait(ctx); werr != nil {
-			return nil, nil, werr
-		}
-	}
-}
-
-func (a *Aggregator) read(ctx context.Context, set *dirty, query string, args []any) ([]string, [][]rowtide.Value, error) {
-	// The newest transaction of the set is enough on a server that applies in
-	// order.
-	visible, err := a.db.WaitFor(ctx, set.last.GTID)
-	if err != nil {
-		return nil, nil, err
-	}
-	if !visible {
-		query = a.db.Locking(query)
-	}
-	return a.db.Query(ctx, query, args...)
 }

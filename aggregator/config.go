@@ -1,11 +1,8 @@
 package aggregator
 
 import (
-	"errors"
-	"fmt"
-	"regexp"
+	"cmp"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -15,6 +12,22 @@ const (
 	OnErrorOptional = "optional"
 )
 
+// Policies of a module for a change that cannot be applied.
+const (
+	OnFaultHalt     = "halt"
+	OnFaultSetAside = "set_aside"
+)
+
+// Codecs and layouts.
+const (
+	CodecJSON    = "json"
+	CodecMsgpack = "msgpack"
+	CodecRaw     = "raw"
+
+	LayoutEnvelope = "envelope"
+	LayoutPlain    = "plain"
+)
+
 // Defaults of [ModuleConfig].
 const (
 	DefaultTTL          = 24 * time.Hour
@@ -22,6 +35,9 @@ const (
 	DefaultEmptyTTL     = 30 * time.Second
 	DefaultEmptyRefresh = 10 * time.Second
 	DefaultMaxStale     = 5 * time.Second
+	DefaultTTLJitter    = 0.1
+	DefaultMaxValue     = 1 << 20
+	DefaultMaxKeys      = 10_000
 )
 
 // ModuleConfig is what an operator writes about one module.
@@ -63,6 +79,37 @@ type ModuleConfig struct {
 	//
 	// Defaults to 5s.
 	MaxStale time.Duration `mapstructure:"max_stale"`
+	// TTLJitter lengthens each key's TTL by a share of up to this much of it,
+	// fixed by the key's name, so that entries written together do not end
+	// together.
+	//
+	// Defaults to 0.1; a negative value is none.
+	TTLJitter float64 `mapstructure:"ttl_jitter"`
+	// Codec is the payload's form: json, msgpack (the same document), or raw (the
+	// bytes of the only column; from modules).
+	//
+	// Defaults to json.
+	Codec string `mapstructure:"codec"`
+	// Layout is what Redis holds under the key: envelope, or plain (the bare
+	// payload, with the envelope's head under a second key).
+	//
+	// Defaults to envelope.
+	Layout string `mapstructure:"layout"`
+	// Push sends values of at most 1 KB with their invalidation, so that nodes need
+	// not read Redis.
+	Push bool `mapstructure:"push"`
+	// Window gathers changes for so long before they are written: fewer writes of
+	// hot keys for a later cache. 0 writes as soon as the previous write has left.
+	Window time.Duration `mapstructure:"window"`
+	// OnFault says what a change does that cannot be applied: halt ends the daemon
+	// before it, set_aside puts it among the dead letters and goes on.
+	//
+	// Defaults to halt.
+	OnFault string `mapstructure:"on_fault"`
+	// MaxValue is the largest payload in bytes; a larger one is a fault.
+	//
+	// Defaults to 1 MiB.
+	MaxValue int `mapstructure:"max_value"`
 }
 
 // EmptyConfig holds the times of EMPTY entries.
@@ -75,8 +122,21 @@ type EmptyConfig struct {
 type FromConfig struct {
 	// Table is schema.table. Required.
 	Table string `mapstructure:"table"`
-	// Columns are the ones to keep, in the value's order; empty keeps all.
+	// Columns are the ones to keep, in the value's order; empty keeps all. "title_de
+	// AS title" keeps a column under another name.
 	Columns []string `mapstructure:"columns"`
+	// Where is an expression over the row's columns; a row for which it is not true
+	// is not there for this module: its key holds an EMPTY entry.
+	Where string `mapstructure:"where"`
+	// Fields are computed from the row and come after the columns.
+	Fields []FieldConfig `mapstructure:"fields"`
+}
+
+// FieldConfig is a computed field of a value.
+type FieldConfig struct {
+	Name string `mapstructure:"name"`
+	// Expr is an expression over the row's columns.
+	Expr string `mapstructure:"expr"`
 }
 
 // RebuildConfig holds the queries that assemble a document. Each contains
@@ -109,6 +169,12 @@ type WatchConfig struct {
 	// Keys is a query that yields the touched keys; ":name" stands for a column of
 	// the changed row.
 	Keys string `mapstructure:"keys"`
+	// MaxKeys bounds how many keys one change may touch through Keys. Past it the
+	// module's generation is raised instead: every entry is read again when it is
+	// asked for.
+	//
+	// Defaults to 10000.
+	MaxKeys int `mapstructure:"max_keys"`
 }
 
 // WithDefaults returns a copy with every empty optional field filled in.
@@ -134,135 +200,16 @@ func (c ModuleConfig) WithDefaults() ModuleConfig {
 	if c.MaxStale == 0 {
 		c.MaxStale = DefaultMaxStale
 	}
+	if c.TTLJitter == 0 {
+		c.TTLJitter = DefaultTTLJitter
+	}
+	c.Codec = cmp.Or(c.Codec, CodecJSON)
+	c.Layout = cmp.Or(c.Layout, LayoutEnvelope)
+	c.OnFault = cmp.Or(c.OnFault, OnFaultHalt)
+	c.MaxValue = cmp.Or(c.MaxValue, DefaultMaxValue)
+	c.Watch = slices.Clone(c.Watch)
+	for i := range c.Watch {
+		c.Watch[i].MaxKeys = cmp.Or(c.Watch[i].MaxKeys, DefaultMaxKeys)
+	}
 	return c
-}
-
-var moduleName = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,62}$`)
-
-// ValidateModules checks all modules and reports every fault, joined.
-func ValidateModules(modules []ModuleConfig) error {
-	var errs []error
-	if len(modules) == 0 {
-		errs = append(errs, errors.New("modules is empty: describe at least one module"))
-	}
-	seen := map[string]bool{}
-	for i, m := range modules {
-		where := fmt.Sprintf("modules[%d]", i)
-		if m.Name != "" {
-			where = fmt.Sprintf("modules[%d] (%s)", i, m.Name)
-		}
-		if seen[m.Name] {
-			errs = append(errs, fmt.Errorf("%s: the name is used twice; two modules cannot share a key space", where))
-		}
-		seen[m.Name] = true
-		for _, err := range m.faults() {
-			errs = append(errs, fmt.Errorf("%s%w", where, err))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// faults are worded to follow the module's place: ".key is missing: …".
-func (c ModuleConfig) faults() []error {
-	var errs []error
-	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	if !moduleName.MatchString(c.Name) {
-		bad(".name %q: want lower-case letters, digits, _ and -, at most 63", c.Name)
-	}
-	if _, err := parseTemplate(c.Key); err != nil {
-		bad(".key: %w", err)
-	}
-	if c.TTL < 0 || c.Refresh < 0 || c.Empty.TTL < 0 || c.Empty.Refresh < 0 || c.MaxStale < 0 {
-		bad(": a duration is negative; ttl, refresh, empty and max_stale count up from zero")
-	}
-	if c.OnError != OnErrorKeep && c.OnError != OnErrorOptional {
-		bad(".on_error %q: want keep or optional", c.OnError)
-	}
-	switch {
-	case (c.From == nil) == (c.Rebuild == nil):
-		bad(": give exactly one of from and rebuild")
-	case c.From != nil:
-		errs = append(errs, c.fromFaults()...)
-	default:
-		errs = append(errs, c.rebuildFaults()...)
-	}
-	return errs
-}
-
-func (c ModuleConfig) fromFaults() []error {
-	var errs []error
-	if err := tableName(c.From.Table); err != nil {
-		errs = append(errs, fmt.Errorf(".from.table %w", err))
-	}
-	if len(c.Watch) > 0 {
-		errs = append(errs, errors.New(".watch: a from module watches its own table only; use rebuild for more"))
-	}
-	for i, col := range c.From.Columns {
-		if slices.Contains(c.From.Columns[:i], col) {
-			errs = append(errs, fmt.Errorf(".from.columns: %q is listed twice", col))
-		}
-	}
-	return errs
-}
-
-func (c ModuleConfig) rebuildFaults() []error {
-	var errs []error
-	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	if t, err := parseTemplate(c.Key); err == nil && t.single() == "" {
-		bad(".key %q: a rebuild module's key is one column, such as \"{id}\"", c.Key)
-	}
-	if err := keysQuery(c.Rebuild.One); err != nil {
-		bad(".rebuild.one %w", err)
-	}
-	names := map[string]bool{}
-	for i, m := range c.Rebuild.Many {
-		if m.Name == "" || names[m.Name] {
-			bad(".rebuild.many[%d].name %q is missing or used twice", i, m.Name)
-		}
-		names[m.Name] = true
-		if err := keysQuery(m.Query); err != nil {
-			bad(".rebuild.many[%d].query %w", i, err)
-		}
-	}
-	if len(c.Watch) == 0 {
-		bad(".watch is missing: name the tables whose changes touch this module")
-	}
-	for i, w := range c.Watch {
-		if err := tableName(w.Table); err != nil {
-			bad(".watch[%d].table %w", i, err)
-		}
-		if (w.Key == "") == (w.Keys == "") {
-			bad(".watch[%d]: give exactly one of key and keys", i)
-		} else if w.Key != "" {
-			if t, err := parseTemplate(w.Key); err != nil {
-				bad(".watch[%d].key: %w", i, err)
-			} else if t.single() == "" {
-				bad(".watch[%d].key %q: want one column, such as \"{id}\"", i, w.Key)
-			}
-		} else if _, err := parseStatement(w.Keys); err != nil {
-			bad(".watch[%d].keys %w", i, err)
-		}
-	}
-	return errs
-}
-
-func tableName(s string) error {
-	if schema, table, ok := strings.Cut(s, "."); !ok || schema == "" || table == "" {
-		return fmt.Errorf("%q: want schema.table", s)
-	}
-	return nil
-}
-
-func keysQuery(q string) error {
-	if q == "" {
-		return errors.New("is missing")
-	}
-	s, err := parseStatement(q)
-	if err != nil {
-		return err
-	}
-	if len(s.params) != 1 || s.params[0] != "keys" {
-		return errors.New("must contain :keys once, as in WHERE id IN (:keys), and no other parameter")
-	}
-	return nil
 }

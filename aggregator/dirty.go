@@ -28,21 +28,24 @@ type lookup struct {
 	version rowtide.Version
 }
 
-// dirty is the set of keys that wait for a flush. The newest change per key
-// wins; transactions go in whole. It is not safe for concurrent use.
+// dirty is the set of a lane's keys that wait for a flush. The newest change per
+// key wins; transactions go in whole. It is not safe for concurrent use.
 type dirty struct {
 	items   []item
 	index   []map[string]int32 // by module, id → place in items
 	lookups []lookup
 	asked   map[string]int // pending look-ups by question → place in lookups
+	faults  []Fault        // set aside
 	scratch []byte
 
-	bytes   int
-	txs     int
-	last    rowtide.Position
-	gtids   []string
-	version rowtide.Version
-	oldest  time.Time
+	visible visibility
+
+	bytes  int // overhead of what was folded in
+	txs    int
+	first  uint64           // ticket of the oldest transaction in it
+	last   rowtide.Position // of the newest one
+	oldest time.Time        // commit of the oldest one
+	since  time.Time        // when the oldest one came in
 }
 
 func newDirty(modules int) *dirty {
@@ -61,39 +64,57 @@ func (d *dirty) reset() {
 	clear(d.asked)
 	clear(d.items) // let the rows go
 	clear(d.lookups)
-	d.items, d.lookups, d.gtids = d.items[:0], d.lookups[:0], d.gtids[:0]
-	d.bytes, d.txs, d.version, d.oldest, d.last = 0, 0, 0, time.Time{}, rowtide.Position{}
+	clear(d.faults)
+	d.items, d.lookups, d.faults = d.items[:0], d.lookups[:0], d.faults[:0]
+	d.visible = unasked
+	d.bytes, d.txs, d.first, d.last, d.oldest, d.since = 0, 0, 0, rowtide.Position{}, time.Time{}, time.Time{}
 }
 
 // pending reports whether a flush has anything to write.
-func (d *dirty) pending() bool { return len(d.items)+len(d.lookups) > 0 }
+func (d *dirty) pending() bool { return len(d.items)+len(d.lookups)+len(d.faults) > 0 }
 
-// note records that tx is part of the set.
-func (d *dirty) note(tx *rowtide.Tx) {
+// note records that tx, the ticket-th, is part of the set.
+func (d *dirty) note(tx *rowtide.Tx, ticket uint64, now time.Time) {
 	if d.txs == 0 {
-		d.oldest = tx.CommittedAt
+		d.first, d.oldest, d.since = ticket, tx.CommittedAt, now
 	}
 	d.txs++
-	d.bytes += tx.Bytes
 	d.last = tx.Position
-	d.version = tx.Version
-	if tx.Position.GTID != "" {
-		d.gtids = append(d.gtids, tx.Position.GTID)
-	}
 }
 
-// check refuses a change whose value would have no key.
-func (p *plan) check(c *rowtide.Change) error {
+// check refuses a change whose value would have no key, or one that no store
+// takes.
+func (d *dirty) check(p *plan, c *rowtide.Change) error {
 	if p.value == nil {
 		return nil
 	}
-	for _, i := range p.key {
-		switch {
-		case c.Before != nil && c.Before[i] == nil:
-			return fmt.Errorf("table %s: key before the change: %w", c.Table, errNullKey)
-		case c.After != nil && c.After[i] == nil:
-			return fmt.Errorf("table %s: key after the change: %w", c.Table, errNullKey)
+	for _, image := range []struct {
+		when string
+		row  []rowtide.Value
+	}{{"before", c.Before}, {"after", c.After}} {
+		if image.row == nil {
+			continue
 		}
+		var err error
+		if d.scratch, err = p.tmpl.append(d.scratch[:0], image.row, p.key); err == nil {
+			err = checkKey(d.scratch)
+		}
+		if err != nil {
+			return fmt.Errorf("table %s: key %s the change: %w", c.Table, image.when, err)
+		}
+	}
+	return nil
+}
+
+// maxKey is the longest id; a key is sent with every invalidation.
+const maxKey = 1024
+
+func checkKey(id []byte) error {
+	if len(id) == 0 {
+		return errors.New("the template yields an empty key")
+	}
+	if len(id) > maxKey {
+		return fmt.Errorf("the template yields a key of %d bytes, more than %d: %.40q…", len(id), maxKey, id)
 	}
 	return nil
 }
@@ -133,7 +154,10 @@ func (d *dirty) put(p *plan, image []rowtide.Value, v rowtide.Version, row []row
 		return err
 	}
 	it := d.item(p)
-	it.version, it.row = v, row
+	if v < it.version {
+		return nil // a source of several partitions, or one that repeats itself, is not in order
+	}
+	it.plan, it.version, it.row = p, v, row
 	if p.value == nil {
 		it.arg = image[p.key[0]]
 	}
@@ -144,7 +168,6 @@ func (d *dirty) put(p *plan, image []rowtide.Value, v rowtide.Version, row []row
 func (d *dirty) item(p *plan) *item {
 	idx := d.index[p.mod.index]
 	if i, ok := idx[string(d.scratch)]; ok {
-		d.items[i].plan = p
 		return &d.items[i]
 	}
 	id := string(d.scratch)
@@ -212,7 +235,7 @@ func (d *dirty) addLookup(p *plan, c *rowtide.Change, v rowtide.Version) {
 		}
 		d.scratch = name
 		if i, ok := d.asked[string(name)]; ok {
-			d.lookups[i].version = v
+			d.lookups[i].version = max(d.lookups[i].version, v)
 			continue
 		}
 		d.asked[string(name)] = len(d.lookups)
@@ -231,4 +254,14 @@ func (d *dirty) touch(p *plan, key rowtide.Value, v rowtide.Version) error {
 	it := d.item(p)
 	it.arg, it.version = key, max(it.version, v)
 	return nil
+}
+
+// setAside takes note of a change that cannot be applied.
+func (d *dirty) setAside(p *plan, c *rowtide.Change, tx *rowtide.Tx, err error) {
+	row := c.After
+	if row == nil {
+		row = c.Before
+	}
+	d.faults = append(d.faults, Fault{Module: p.mod.cfg.Name, Table: c.Table, Position: tx.Position, Version: tx.Version, Row: row, Err: err})
+	d.bytes += itemOverhead
 }

@@ -87,7 +87,7 @@ func (x *Expectation) Row(row []rowtide.Value) (Expected, error) {
 	if err != nil {
 		return Expected{}, fmt.Errorf("module %s: key: %w", x.m.cfg.Name, err)
 	}
-	payload, err := appendObject(nil, x.plan.names, row, x.plan.value)
+	payload, err := (&item{plan: x.plan, id: string(id), row: row}).render(nil)
 	want := Expected{ID: string(id), Payload: payload}
 	for _, i := range x.plan.key {
 		want.key = append(want.key, row[i])

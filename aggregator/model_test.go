@@ -100,7 +100,7 @@ func play(t *testing.T, rt *rapid.T, w *world, txs []*rowtide.Tx, pass []bool) {
 	if err != nil {
 		rt.Fatal(err)
 	}
-	agg := aggregator.New(aggregator.Config{}.WithDefaults(), mods, w, w, nil, slog.New(slog.DiscardHandler), aggregator.NopObserver{})
+	agg := aggregator.New(aggregator.Config{}.WithDefaults(), mods, aggregator.Outside{Sink: w, Checkpoint: w, DB: nil}, slog.New(slog.DiscardHandler), aggregator.NopObserver{})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	done := make(chan error, 1)

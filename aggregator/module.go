@@ -1,9 +1,11 @@
 package aggregator
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/rowtide/rowtide"
 )
@@ -16,6 +18,12 @@ type Module struct {
 	one   statement
 	many  []many
 	watch []watch
+	lane  int // place in the aggregator's lanes
+
+	where  *expression
+	fields []*expression
+
+	generation atomic.Uint32
 }
 
 type many struct {
@@ -44,6 +52,15 @@ func Compile(configs []ModuleConfig) ([]*Module, error) {
 		m := &Module{cfg: c, index: i}
 		// Validation has parsed all of these once already.
 		m.key, _ = parseTemplate(c.Key)
+		if c.From != nil {
+			if c.From.Where != "" {
+				m.where, _ = parseExpression(c.From.Where)
+			}
+			for _, f := range c.From.Fields {
+				x, _ := parseExpression(f.Expr)
+				m.fields = append(m.fields, x)
+			}
+		}
 		if c.Rebuild != nil {
 			m.one, _ = parseStatement(c.Rebuild.One)
 			for _, mc := range c.Rebuild.Many {
@@ -73,7 +90,15 @@ func (m *Module) Config() ModuleConfig { return m.cfg }
 func (m *Module) Tables() map[string][]string {
 	out := map[string][]string{}
 	if m.cfg.From != nil {
-		out[m.cfg.From.Table] = slices.Concat(m.key.columns, m.cfg.From.Columns)
+		cols := slices.Clone(m.key.columns)
+		for _, c := range m.cfg.From.Columns {
+			col, _, _ := columnAs(c) // validated
+			cols = append(cols, col)
+		}
+		for _, x := range m.expressions() {
+			cols = append(cols, x.expr.columns...)
+		}
+		out[m.cfg.From.Table] = cols
 	}
 	for _, w := range m.watch {
 		cols := slices.Concat(w.key.columns, w.keys.params, w.cfg.Columns)
@@ -81,6 +106,45 @@ func (m *Module) Tables() map[string][]string {
 	}
 	return out
 }
+
+// placed is an expression with its place in the config.
+type placed struct {
+	place  string
+	expr   *expression
+	filter bool
+}
+
+func (m *Module) expressions() []placed {
+	var out []placed
+	if m.where != nil {
+		out = append(out, placed{"from.where", m.where, true})
+	}
+	for i, x := range m.fields {
+		out = append(out, placed{fmt.Sprintf("from.fields[%d].expr", i), x, false})
+	}
+	return out
+}
+
+// CheckTypes checks the module's expressions against the types of its table's
+// columns, as DATA_TYPE in information_schema names them, and reports every
+// fault.
+func (m *Module) CheckTypes(types map[string]string) error {
+	var errs []error
+	for _, x := range m.expressions() {
+		if err := x.expr.check(types, x.filter); err != nil {
+			errs = append(errs, fmt.Errorf("module %s: %s %w", m.cfg.Name, x.place, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Generation is the number that the module's entries carry. Entries of an older
+// one are to be read again.
+func (m *Module) Generation() uint32 { return m.generation.Load() }
+
+// SetGeneration is called before the module is used, with what the control topic
+// says.
+func (m *Module) SetGeneration(g uint32) { m.generation.Store(g) }
 
 // Queries lists every SELECT of the module with its place in the config, in a
 // form that the server can prepare.
@@ -105,6 +169,7 @@ func (m *Module) Queries() map[string]string {
 // to keep (from), a key to rebuild, or a look-up of keys to rebuild.
 type plan struct {
 	mod    *Module
+	table  *rowtide.Table
 	tmpl   template
 	key    []int // columns of the key template
 	value  []int // from: columns of the value
@@ -112,6 +177,21 @@ type plan struct {
 	only   []int // watch: an update counts only if one of these changed
 	lookup *watch
 	args   []int // columns of the look-up's parameters, in order
+
+	where     *expression
+	whereCols []int
+	fields    []field
+	env       map[string]any // of expressions; the lane's writer's own
+}
+
+// concerns reports whether the change is for the plan's module.
+func (p *plan) concerns(c *rowtide.Change) bool { return c.Module == "" || c.Module == p.mod.cfg.Name }
+
+// field is a computed field.
+type field struct {
+	name []byte // quoted, with its colon
+	expr *expression
+	cols []int
 }
 
 // plans compiles what a table shape means to all modules.
@@ -141,10 +221,13 @@ func plans(modules []*Module, t *rowtide.Table) ([]*plan, error) {
 }
 
 func (m *Module) fromPlan(t *rowtide.Table) (*plan, error) {
-	p := &plan{mod: m, tmpl: m.key}
-	cols := m.cfg.From.Columns
-	if len(cols) == 0 {
-		cols = t.Columns
+	p := &plan{mod: m, table: t, tmpl: m.key, where: m.where, env: map[string]any{}}
+	cols, names := t.Columns, t.Columns
+	if from := m.cfg.From.Columns; len(from) > 0 {
+		cols, names = make([]string, len(from)), make([]string, len(from))
+		for i, c := range from {
+			cols[i], names[i], _ = columnAs(c) // validated
+		}
 	}
 	var err error
 	if p.key, err = m.columns(t, m.key.columns); err != nil {
@@ -153,7 +236,19 @@ func (m *Module) fromPlan(t *rowtide.Table) (*plan, error) {
 	if p.value, err = m.columns(t, cols); err != nil {
 		return nil, err
 	}
-	p.names = fieldNames(cols)
+	p.names = fieldNames(names)
+	if p.where != nil {
+		if p.whereCols, err = m.columns(t, p.where.columns); err != nil {
+			return nil, err
+		}
+	}
+	for i, x := range m.fields {
+		f := field{expr: x, name: fieldNames([]string{m.cfg.From.Fields[i].Name})[0]}
+		if f.cols, err = m.columns(t, x.columns); err != nil {
+			return nil, err
+		}
+		p.fields = append(p.fields, f)
+	}
 	return p, nil
 }
 
@@ -167,7 +262,7 @@ func fieldNames(cols []string) [][]byte {
 }
 
 func (m *Module) watchPlan(t *rowtide.Table, w *watch) (*plan, error) {
-	p := &plan{mod: m, tmpl: w.key}
+	p := &plan{mod: m, table: t, tmpl: w.key}
 	var err error
 	if p.only, err = m.columns(t, w.cfg.Columns); err != nil {
 		return nil, err

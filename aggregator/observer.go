@@ -10,6 +10,10 @@ type Observer interface {
 	Flushed(txs, entries int, d time.Duration, oldest time.Time)
 	// Rebuilt: the queries for so many keys of a module took d.
 	Rebuilt(module string, keys int, d time.Duration)
+	// SetAside: so many faults of a module went to the dead letters.
+	SetAside(module string, faults int)
+	// Raised: a module's generation was raised.
+	Raised(module string)
 }
 
 // NopObserver ignores everything.
@@ -20,3 +24,9 @@ func (NopObserver) Flushed(int, int, time.Duration, time.Time) {}
 
 // Rebuilt implements Observer.
 func (NopObserver) Rebuilt(string, int, time.Duration) {}
+
+// SetAside implements Observer.
+func (NopObserver) SetAside(string, int) {}
+
+// Raised implements Observer.
+func (NopObserver) Raised(string) {}

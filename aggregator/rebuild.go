@@ -2,11 +2,21 @@ package aggregator
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/rowtide/rowtide"
+	"github.com/rowtide/rowtide/internal/backoff"
 )
+
+// lastingAttempt is about a second after the first.
+const lastingAttempt = 6
+
+// rebuildBatch is how many keys one round of queries assembles: long enough IN
+// lists to pay for the round trip, short enough for a locking read.
+const rebuildBatch = 200
 
 // rebuild assembles the documents of items, all of one module. The version is
 // that of the change that touched the key: a later change has a later version
@@ -28,13 +38,28 @@ func (a *Aggregator) rebuild(ctx context.Context, m *Module, items []*item, set 
 		a.obs.Rebuilt(m.cfg.Name, len(batch), a.now().Sub(began))
 		for _, it := range batch {
 			e := m.entry(it.id, it.version, began)
-			if e.Payload = docs[it.id]; e.Payload == nil {
+			doc, there := docs[it.id]
+			if !there {
 				m.empty(&e)
+			} else if e.Payload, err = m.finish(doc); err != nil {
+				if err := it.fault(set, err); err != nil {
+					return nil, err
+				}
+				continue
 			}
 			out = append(out, e)
 		}
 	}
 	return out, nil
+}
+
+// finish gives a document its codec's form.
+func (m *Module) finish(doc []byte) ([]byte, error) {
+	payload, err := m.encode(doc)
+	if err != nil {
+		return nil, err
+	}
+	return payload, m.checkSize(len(payload))
 }
 
 // Documents assembles the documents of the given keys with the module's queries
@@ -116,4 +141,97 @@ func columnsOf(cols []string) (key int, fields []int, names [][]byte) {
 		}
 	}
 	return key, fields, fieldNames(kept)
+}
+
+// lookUp asks which keys the pending changes touch, once they can be read. A
+// change that touches too many raises the module's generation instead.
+func (a *Aggregator) lookUp(ctx context.Context, set *dirty) error {
+	for i := range set.lookups {
+		l := &set.lookups[i]
+		next := 0
+		query, args := l.plan.lookup.keys.bind(func(string) []any { next++; return l.args[next-1 : next] })
+		_, rows, err := a.query(ctx, set, query, args)
+		if err != nil {
+			return fmt.Errorf("module %s: look up the keys that a change of %s touches: %w", l.plan.mod.cfg.Name, l.plan.lookup.cfg.Table, err)
+		}
+		if len(rows) > l.plan.lookup.cfg.MaxKeys && a.out.Generations != nil {
+			why := fmt.Sprintf("a change of %s touches %d keys, more than watch.max_keys %d", l.plan.lookup.cfg.Table, len(rows), l.plan.lookup.cfg.MaxKeys)
+			if err := a.raise(ctx, l.plan.mod, l.version, why); err != nil {
+				return err
+			}
+			continue
+		}
+		for _, r := range rows {
+			if r[0] == nil {
+				continue
+			}
+			if err := set.touch(l.plan, r[0], l.version); err != nil {
+				return fmt.Errorf("module %s: key from look-up: %w", l.plan.mod.cfg.Name, err)
+			}
+		}
+	}
+	return nil
+}
+
+func (a *Aggregator) raise(ctx context.Context, m *Module, since rowtide.Version, why string) error {
+	g, err := a.out.Generations.Raise(ctx, m.cfg.Name, since)
+	if err != nil {
+		return fmt.Errorf("module %s: raise the generation (%s): %w", m.cfg.Name, why, err)
+	}
+	m.generation.Store(g)
+	a.obs.Raised(m.cfg.Name)
+	a.log.Warn("a module's generation was raised, its entries are read again on demand", "module", m.cfg.Name, "generation", g, "why", why)
+	return nil
+}
+
+// query waits until the set's transactions are visible, then asks; what may be
+// mended by repeating is repeated for as long as it takes.
+func (a *Aggregator) query(ctx context.Context, set *dirty, query string, args []any) ([]string, [][]rowtide.Value, error) {
+	wait := backoff.New(20*time.Millisecond, 5*time.Second)
+	for attempt := 1; ; attempt++ {
+		cols, rows, err := a.read(ctx, set, query, args)
+		var t interface{ Temporary() bool }
+		if err == nil || !errors.As(err, &t) || !t.Temporary() {
+			return cols, rows, err
+		}
+		// A deadlock or two is the daily life of locking reads; what lasts is news.
+		if attempt == lastingAttempt {
+			a.log.Warn("rebuild query keeps failing and is being repeated", "attempt", attempt, "err", err)
+		}
+		if werr := wait.Wait(ctx); werr != nil {
+			return nil, nil, werr
+		}
+	}
+}
+
+func (a *Aggregator) read(ctx context.Context, set *dirty, query string, args []any) ([]string, [][]rowtide.Value, error) {
+	// The newest transaction of the set is enough on a server that applies in
+	// order. It waits once per set.
+	if set.visible == unasked {
+		visible, err := a.out.DB.WaitFor(ctx, set.last.GTID)
+		if err != nil {
+			return nil, nil, err
+		}
+		set.visible = asked(visible)
+	}
+	if set.visible == invisible {
+		query = a.out.DB.Locking(query)
+	}
+	return a.out.DB.Query(ctx, query, args...)
+}
+
+// visibility of a set's transactions to queries.
+type visibility uint8
+
+const (
+	unasked visibility = iota
+	visible
+	invisible
+)
+
+func asked(v bool) visibility {
+	if v {
+		return visible
+	}
+	return invisible
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -25,6 +26,7 @@ type call struct {
 	oldest  time.Time
 	last    rowtide.Position
 	gtids   []string
+	faults  []aggregator.Fault
 }
 
 // world is everything outside of the aggregator: Redis, Kafka and the
@@ -100,6 +102,17 @@ func (w *world) Save(ctx context.Context, last rowtide.Position, gtids []string)
 	return w.enter(ctx, call{what: "save", last: last, gtids: append([]string(nil), gtids...)})
 }
 
+func (w *world) SetAside(ctx context.Context, faults []aggregator.Fault) error {
+	return w.enter(ctx, call{what: "set aside", faults: slices.Clone(faults)})
+}
+
+func (w *world) Raise(ctx context.Context, module string, since rowtide.Version) (uint32, error) {
+	if err := w.enter(ctx, call{what: "raise " + module, version: since}); err != nil {
+		return 0, err
+	}
+	return uint32(len(w.of("raise " + module))), nil
+}
+
 // done lists the finished calls.
 func (w *world) done() []call {
 	w.mu.Lock()
@@ -123,6 +136,12 @@ func (w *world) of(what string) []call {
 		}
 	}
 	return out
+}
+
+func (w *world) size() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.redis)
 }
 
 func (w *world) entry(t *testing.T, k rowtide.Key) rowtide.Entry {
@@ -178,7 +197,7 @@ func start(t *testing.T, w *world, db aggregator.Querier, maxPending int, config
 	cfg := aggregator.Config{MaxPending: maxPending}.WithDefaults()
 	r := &rig{
 		t: t, world: w, done: make(chan error, 1),
-		agg: aggregator.New(cfg, compile(t, configs...), w, w, db, slog.New(slog.DiscardHandler), aggregator.NopObserver{}),
+		agg: aggregator.New(cfg, compile(t, configs...), aggregator.Outside{Sink: w, Checkpoint: w, DB: db, DeadLetters: w, Generations: w}, slog.New(slog.DiscardHandler), aggregator.NopObserver{}),
 	}
 	go func() { r.done <- r.agg.Run(t.Context()) }()
 	return r
@@ -228,7 +247,7 @@ var (
 
 func eventModule() aggregator.ModuleConfig {
 	return aggregator.ModuleConfig{
-		Name: "event", Key: "{id}", TTL: time.Hour,
+		Name: "event", Key: "{id}", TTL: time.Hour, TTLJitter: -1,
 		From: &aggregator.FromConfig{Table: "shop.event", Columns: []string{"title", "id"}},
 	}
 }

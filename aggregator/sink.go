@@ -7,9 +7,22 @@ import (
 	"github.com/rowtide/rowtide"
 )
 
+// Outside is everything that an aggregator calls.
+type Outside struct {
+	Sink       Sink
+	Checkpoint Checkpointer
+	// DB may be nil when no module has a rebuild.
+	DB Querier
+	// DeadLetters may be nil when no module sets faults aside.
+	DeadLetters DeadLetters
+	// Generations may be nil when no watch has a look-up.
+	Generations Generations
+}
+
 // Sink takes the entries of a flush to the outside. Both methods block until
 // the other side has acknowledged, repeat by themselves what can be mended by
-// repeating, and are harmless to repeat.
+// repeating, and are harmless to repeat. Overwrite is called by several
+// goroutines, never for the same key at once.
 type Sink interface {
 	// Overwrite stores every entry that is not older than what is there. It
 	// returns nil only when Redis holds all of them, or something newer.
@@ -17,7 +30,7 @@ type Sink interface {
 	// Broadcast announces the entries, also those that Overwrite found superseded:
 	// a crash between the two must not lose an invalidation. It returns nil only
 	// when Kafka has acknowledged all. Every transaction up to watermark is in
-	// Redis by then.
+	// Redis by then; zero when nothing is known yet.
 	// oldest is the commit time of the flush's first transaction.
 	Broadcast(ctx context.Context, entries []rowtide.Entry, watermark rowtide.Version, oldest time.Time) error
 }
@@ -40,4 +53,28 @@ type Querier interface {
 	Locking(query string) string
 	// Query returns the columns' names and all rows.
 	Query(ctx context.Context, query string, args ...any) ([]string, [][]rowtide.Value, error)
+}
+
+// Fault is a change, or a key's value, that cannot be applied.
+type Fault struct {
+	Module   string
+	Key      string // the id, when it could be made
+	Table    *rowtide.Table
+	Position rowtide.Position // of the transaction, or of a later one of its flush
+	Version  rowtide.Version
+	Row      []rowtide.Value // aligned with Table.Columns; nil when none is at hand
+	Err      error
+}
+
+// DeadLetters keeps what a module sets aside.
+type DeadLetters interface {
+	// SetAside returns nil once the faults cannot be lost any more.
+	SetAside(ctx context.Context, faults []Fault) error
+}
+
+// Generations invalidates whole modules.
+type Generations interface {
+	// Raise gives the module a new generation, because of the change of version
+	// since, and returns it once every node will hear of it.
+	Raise(ctx context.Context, module string, since rowtide.Version) (uint32, error)
 }

@@ -18,6 +18,8 @@ type Need struct {
 	Columns []string
 	// For names who needs it, for the message.
 	For string
+	// Check, if set, is given each column's DATA_TYPE; what it returns is a fault.
+	Check func(types map[string]string) error
 }
 
 // Server error numbers that decide what an error message says.
@@ -152,7 +154,7 @@ func checkNeeds(ctx context.Context, db *sql.DB, user string, needs []Need) []er
 			faults = append(faults, fmt.Errorf("%s: table %q: want schema.table", n.For, n.Table))
 			continue
 		}
-		cols, err := tableColumns(ctx, db, schema, table)
+		cols, types, err := tableTypes(ctx, db, schema, table)
 		switch {
 		case err != nil:
 			faults = append(faults, err)
@@ -162,6 +164,12 @@ func checkNeeds(ctx context.Context, db *sql.DB, user string, needs []Need) []er
 		for _, c := range n.Columns {
 			if len(cols) > 0 && !slices.Contains(cols, c) {
 				faults = append(faults, fmt.Errorf("%s: table %s has no column %q; it has %s", n.For, n.Table, c, strings.Join(cols, ", ")))
+				n.Check = nil // would say the same once more
+			}
+		}
+		if n.Check != nil && len(cols) > 0 {
+			if err := n.Check(types); err != nil {
+				faults = append(faults, err)
 			}
 		}
 	}
@@ -182,18 +190,25 @@ func checkQueries(ctx context.Context, db *sql.DB, queries map[string]string) []
 }
 
 func tableColumns(ctx context.Context, db *sql.DB, schema, table string) ([]string, error) {
-	rows, err := db.QueryContext(ctx, "SELECT COLUMN_NAME FROM information_schema.COLUMNS WHERE TABLE_SCHEMA=? AND TABLE_NAME=? ORDER BY ORDINAL_POSITION", schema, table)
+	cols, _, err := tableTypes(ctx, db, schema, table)
+	return cols, err
+}
+
+// tableTypes lists a table's columns in order, and their DATA_TYPE by name.
+func tableTypes(ctx context.Context, db *sql.DB, schema, table string) (cols []string, types map[string]string, err error) {
+	rows, err := db.QueryContext(ctx, "SELECT COLUMN_NAME, LOWER(DATA_TYPE) FROM information_schema.COLUMNS WHERE TABLE_SCHEMA=? AND TABLE_NAME=? ORDER BY ORDINAL_POSITION", schema, table)
 	if err != nil {
-		return nil, fmt.Errorf("read columns of %s.%s: %w", schema, table, err)
+		return nil, nil, fmt.Errorf("read columns of %s.%s: %w", schema, table, err)
 	}
 	defer rows.Close()
-	var cols []string
+	types = map[string]string{}
 	for rows.Next() {
-		var c string
-		if err := rows.Scan(&c); err != nil {
-			return nil, fmt.Errorf("read columns of %s.%s: %w", schema, table, err)
+		var c, t string
+		if err := rows.Scan(&c, &t); err != nil {
+			return nil, nil, fmt.Errorf("read columns of %s.%s: %w", schema, table, err)
 		}
 		cols = append(cols, c)
+		types[c] = t
 	}
-	return cols, rows.Err()
+	return cols, types, rows.Err()
 }

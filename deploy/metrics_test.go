@@ -38,6 +38,8 @@ func registered(t *testing.T) map[string]metric {
 	p.Disconnected(errors.New("away"))
 	p.Flushed(1, 1, time.Second, time.Now())
 	p.Rebuilt("event", 1, time.Second)
+	p.SetAside("event", 1)
+	p.Raised("event")
 	p.Overwrote(overwrite.Written, 1)
 	p.Broadcast(1, time.Second)
 	p.RedisAway(nil)

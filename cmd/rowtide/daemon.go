@@ -66,7 +66,7 @@ func (d *daemon) open(ctx context.Context) error {
 		return err
 	}
 	sink := publisher.New(publisher.NewRedis(d.rdb, d.cfg.Redis.Prefix, d.log, d.obs), d.bus)
-	d.agg = aggregator.New(d.cfg.Aggregator, d.modules, sink, d.progress, d.source.Reader(), d.log, d.obs)
+	d.agg = aggregator.New(d.cfg.Aggregator, d.modules, aggregator.Outside{Sink: sink, Checkpoint: d.progress, DB: d.source.Reader()}, d.log, d.obs)
 	return nil
 }
 
@@ -95,7 +95,11 @@ func needsOf(modules []*aggregator.Module) ([]binlog.Need, map[string]string) {
 	for _, m := range modules {
 		name := "module " + m.Config().Name
 		for table, cols := range m.Tables() {
-			needs = append(needs, binlog.Need{Table: table, Columns: cols, For: name})
+			need := binlog.Need{Table: table, Columns: cols, For: name}
+			if from := m.Config().From; from != nil && from.Table == table {
+				need.Check = m.CheckTypes
+			}
+			needs = append(needs, need)
 		}
 		for place, q := range m.Queries() {
 			queries[name+": "+place] = q

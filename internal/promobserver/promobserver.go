@@ -22,7 +22,7 @@ type Pipeline struct {
 	connected, redisUp, kafkaUp, commit      prometheus.Gauge
 	flushes, entries, invalidations          prometheus.Counter
 	flushSeconds, lagSeconds, sendSeconds    prometheus.Histogram
-	overwrites, rebuilt                      *prometheus.CounterVec
+	overwrites, rebuilt, setAside, raised    *prometheus.CounterVec
 	rebuildSeconds                           *prometheus.HistogramVec
 
 	state State
@@ -69,6 +69,12 @@ func New(reg prometheus.Registerer) *Pipeline {
 		rebuilt: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "rowtide_aggregator_rebuilt_keys_total", Help: "Documents assembled by queries.",
 		}, []string{"module"}),
+		setAside: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "rowtide_aggregator_set_aside_total", Help: "Changes that went to the dead letters.",
+		}, []string{"module"}),
+		raised: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "rowtide_aggregator_generations_total", Help: "Times that a module's generation was raised.",
+		}, []string{"module"}),
 		rebuildSeconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "rowtide_aggregator_rebuild_seconds", Help: "Queries for one batch of documents.", Buckets: latency,
 		}, []string{"module"}),
@@ -76,7 +82,8 @@ func New(reg prometheus.Registerer) *Pipeline {
 	p.redisUp.Set(1)
 	p.kafkaUp.Set(1)
 	reg.MustRegister(p.transactions, p.changes, p.bytes, p.reconnects, p.connected, p.commit, p.flushes, p.entries, p.flushSeconds,
-		p.lagSeconds, p.invalidations, p.sendSeconds, p.redisUp, p.kafkaUp, p.overwrites, p.rebuilt, p.rebuildSeconds)
+		p.lagSeconds, p.invalidations, p.sendSeconds, p.redisUp, p.kafkaUp, p.overwrites, p.rebuilt, p.rebuildSeconds,
+		p.setAside, p.raised)
 	return p
 }
 
@@ -125,6 +132,14 @@ func (p *Pipeline) Rebuilt(module string, keys int, d time.Duration) {
 	p.rebuilt.WithLabelValues(module).Add(float64(keys))
 	p.rebuildSeconds.WithLabelValues(module).Observe(d.Seconds())
 }
+
+// SetAside implements aggregator.Observer.
+func (p *Pipeline) SetAside(module string, faults int) {
+	p.setAside.WithLabelValues(module).Add(float64(faults))
+}
+
+// Raised implements aggregator.Observer.
+func (p *Pipeline) Raised(module string) { p.raised.WithLabelValues(module).Inc() }
 
 // Overwrote implements publisher.Observer.
 func (p *Pipeline) Overwrote(result overwrite.Result, n int) {
