@@ -16,6 +16,9 @@ const (
 	OpDelete
 	// OpRead is no change: a backfill read the row and found it as After says.
 	OpRead
+	// OpTruncate is the end of all rows of a table, which the log tells as a
+	// statement only: TRUNCATE, DROP, a dropped partition. It has no images.
+	OpTruncate
 )
 
 // String is the operation's name in lower case.
@@ -29,6 +32,8 @@ func (o Op) String() string {
 		return "delete"
 	case OpRead:
 		return "read"
+	case OpTruncate:
+		return "truncate"
 	}
 	return fmt.Sprintf("op(%d)", uint8(o))
 }

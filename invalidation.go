@@ -20,12 +20,13 @@ type Invalidation struct {
 // Batch is one Kafka record: the invalidations of one flush for one partition,
 // or, without items, a heartbeat.
 type Batch struct {
-	// Producer identifies one run of one daemon. Sequences of different
-	// producers are unrelated.
+	// Producer identifies one run of one daemon in one partition, and says where
+	// its sequence goes on from; see [NewProducer].
 	Producer uint64
-	// Sequence is dense within the producer and partition, from 1. A heartbeat
-	// does not use one up: it repeats the last one given out, so that a loss at
-	// the tail is noticed too.
+	// Sequence is dense within the producer and partition: its first record has
+	// the number after the last that the run before gave out, 1 in a new topic. A
+	// heartbeat does not use one up: it repeats the last one given out, so that a
+	// loss at the tail is noticed too.
 	Sequence uint64
 	// Watermark: every transaction up to this version is in Redis and in records
 	// up to this one.
@@ -38,6 +39,20 @@ type Batch struct {
 	Items       []Invalidation
 }
 
+// producerBase masks the bits of a producer that hold its base.
+const producerBase = 1<<40 - 1
+
+// NewProducer joins the label of a run (its low 24 bits) and the sequence of the
+// record that the run found at the partition's end. Two daemons that go on from
+// the same record count on separately, each with its own label, and a reader can
+// tell a run that goes on from what it heard last from one whose beginning, or
+// whose predecessor's end, it missed.
+func NewProducer(run uint32, base uint64) uint64 { return uint64(run)<<40 | base&producerBase }
+
+// ProducerBase is the sequence that a producer made by [NewProducer] goes on
+// from.
+func ProducerBase(producer uint64) uint64 { return producer & producerBase }
+
 // Heartbeat reports whether the batch carries no invalidations.
 func (b *Batch) Heartbeat() bool { return len(b.Items) == 0 }
 
@@ -46,7 +61,7 @@ func (b *Batch) Heartbeat() bool { return len(b.Items) == 0 }
 //	 0  1  magic 0xB7
 //	 1  1  format, 1
 //	 2  2  reserved, 0
-//	 4  8  producer
+//	 4  8  producer: run 3 bytes, base 5 bytes
 //	12  8  sequence
 //	20  8  watermark
 //	28  8  sent at, microseconds since 1970

@@ -181,7 +181,7 @@ func FuzzAppendJSONString(f *testing.F) {
 }
 
 func TestOp_ZeroIsNoOperation(t *testing.T) {
-	for op, want := range map[rowtide.Op]string{0: "op(0)", rowtide.OpInsert: "insert", rowtide.OpUpdate: "update", rowtide.OpDelete: "delete", 9: "op(9)"} {
+	for op, want := range map[rowtide.Op]string{0: "op(0)", rowtide.OpInsert: "insert", rowtide.OpUpdate: "update", rowtide.OpDelete: "delete", rowtide.OpRead: "read", 9: "op(9)"} {
 		if got := op.String(); got != want {
 			t.Errorf("%d: %q, want %q", uint8(op), got, want)
 		}

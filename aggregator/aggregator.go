@@ -185,6 +185,10 @@ func (a *Aggregator) fold(tx *rowtide.Tx) error {
 	touched := make([]bool, len(a.lanes))
 	for i := range tx.Changes {
 		c := &tx.Changes[i]
+		if c.Op == rowtide.OpTruncate {
+			a.empty(c, tx.Version, touched)
+			continue
+		}
 		for _, p := range a.shapes[c.Table] {
 			if !p.concerns(c) {
 				continue
@@ -211,11 +215,25 @@ func (a *Aggregator) fold(tx *rowtide.Tx) error {
 	return nil
 }
 
+// empty marks every module that needs c's table.
+func (a *Aggregator) empty(c *rowtide.Change, v rowtide.Version, touched []bool) {
+	table := c.Table.String()
+	for _, m := range a.modules {
+		if _, needs := m.Tables()[table]; needs && (c.Module == "" || c.Module == m.cfg.Name) {
+			a.lanes[m.lane].filling.empty(m, table, v)
+			touched[m.lane] = true
+		}
+	}
+}
+
 // check refuses a transaction that cannot be applied before anything of it goes
 // in: it must not leave a part of itself in the sets.
 func (a *Aggregator) check(tx *rowtide.Tx) error {
 	for i := range tx.Changes {
 		c := &tx.Changes[i]
+		if c.Op == rowtide.OpTruncate {
+			continue
+		}
 		ps, known := a.shapes[c.Table]
 		if !known {
 			var err error

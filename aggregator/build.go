@@ -11,6 +11,11 @@ import (
 // build turns a dirty set into entries.
 func (a *Aggregator) build(ctx context.Context, l *lane, set *dirty) (*flush, error) {
 	f := &flush{lane: l, set: set, began: a.now()}
+	for _, e := range set.emptied {
+		if err := a.raise(ctx, e.mod, e.version, "table "+e.table+" lost its rows by a statement"); err != nil {
+			return nil, err
+		}
+	}
 	if err := a.lookUp(ctx, set); err != nil {
 		return nil, err
 	}
@@ -122,7 +127,7 @@ func (a *Aggregator) setAside(ctx context.Context, set *dirty) error {
 // entry is a module's entry, still without its value.
 func (m *Module) entry(id string, v rowtide.Version, now time.Time) rowtide.Entry {
 	k := rowtide.Key{Module: m.cfg.Name, Version: m.cfg.Version, ID: id}
-	return rowtide.Entry{Key: k, Version: v, Generation: m.generation.Load(), BuiltAt: now, TTL: m.jitter(k, m.cfg.TTL), Push: m.cfg.Push}
+	return rowtide.Entry{Key: k, Version: v, Generation: m.generationOf(v), BuiltAt: now, TTL: m.jitter(k, m.cfg.TTL), Push: m.cfg.Push}
 }
 
 // jitter lengthens d by a share that the key's name decides, never shortens it.

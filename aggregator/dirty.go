@@ -28,6 +28,13 @@ type lookup struct {
 	version rowtide.Version
 }
 
+// emptied is a module one of whose tables lost all its rows.
+type emptied struct {
+	mod     *Module
+	table   string
+	version rowtide.Version
+}
+
 // dirty is the set of a lane's keys that wait for a flush. The newest change per
 // key wins; transactions go in whole. It is not safe for concurrent use.
 type dirty struct {
@@ -36,6 +43,7 @@ type dirty struct {
 	lookups []lookup
 	asked   map[string]int // pending look-ups by question → place in lookups
 	faults  []Fault        // set aside
+	emptied []emptied
 	scratch []byte
 
 	visible visibility
@@ -43,6 +51,7 @@ type dirty struct {
 	bytes  int // overhead of what was folded in
 	txs    int
 	first  uint64           // ticket of the oldest transaction in it
+	newest rowtide.Version  // of the newest one
 	last   rowtide.Position // of the newest one
 	oldest time.Time        // commit of the oldest one
 	since  time.Time        // when the oldest one came in
@@ -65,13 +74,13 @@ func (d *dirty) reset() {
 	clear(d.items) // let the rows go
 	clear(d.lookups)
 	clear(d.faults)
-	d.items, d.lookups, d.faults = d.items[:0], d.lookups[:0], d.faults[:0]
+	d.items, d.lookups, d.faults, d.emptied = d.items[:0], d.lookups[:0], d.faults[:0], d.emptied[:0]
 	d.visible = unasked
-	d.bytes, d.txs, d.first, d.last, d.oldest, d.since = 0, 0, 0, rowtide.Position{}, time.Time{}, time.Time{}
+	d.bytes, d.txs, d.first, d.newest, d.last, d.oldest, d.since = 0, 0, 0, 0, rowtide.Position{}, time.Time{}, time.Time{}
 }
 
 // pending reports whether a flush has anything to write.
-func (d *dirty) pending() bool { return len(d.items)+len(d.lookups)+len(d.faults) > 0 }
+func (d *dirty) pending() bool { return len(d.items)+len(d.lookups)+len(d.faults)+len(d.emptied) > 0 }
 
 // note records that tx, the ticket-th, is part of the set.
 func (d *dirty) note(tx *rowtide.Tx, ticket uint64, now time.Time) {
@@ -79,7 +88,9 @@ func (d *dirty) note(tx *rowtide.Tx, ticket uint64, now time.Time) {
 		d.first, d.oldest, d.since = ticket, tx.CommittedAt, now
 	}
 	d.txs++
-	d.last = tx.Position
+	if tx.Version >= d.newest { // a source of several partitions is not in order
+		d.newest, d.last = tx.Version, tx.Position
+	}
 }
 
 // check refuses a change whose value would have no key, or one that no store
@@ -262,6 +273,16 @@ func (d *dirty) setAside(p *plan, c *rowtide.Change, tx *rowtide.Tx, err error) 
 	if row == nil {
 		row = c.Before
 	}
-	d.faults = append(d.faults, Fault{Module: p.mod.cfg.Name, Table: c.Table, Position: tx.Position, Version: tx.Version, Row: row, Err: err})
+	d.faults = append(d.faults, Fault{Module: p.mod.cfg.Name, Table: c.Table, Position: tx.Position, Version: tx.Version, Op: c.Op, Row: row, Err: err})
+	d.bytes += itemOverhead
+}
+
+// empty notes that a table of m lost all its rows. What is pending of older
+// changes must not come back under the new generation.
+func (d *dirty) empty(m *Module, table string, v rowtide.Version) {
+	for _, i := range d.index[m.index] {
+		d.items[i].row, d.items[i].version = nil, v
+	}
+	d.emptied = append(d.emptied, emptied{m, table, v})
 	d.bytes += itemOverhead
 }

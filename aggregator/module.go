@@ -24,6 +24,7 @@ type Module struct {
 	fields []*expression
 
 	generation atomic.Uint32
+	since      atomic.Uint64 // version of the change that raised it
 }
 
 type many struct {
@@ -145,6 +146,20 @@ func (m *Module) Generation() uint32 { return m.generation.Load() }
 // SetGeneration is called before the module is used, with what the control topic
 // says.
 func (m *Module) SetGeneration(g uint32) { m.generation.Store(g) }
+
+// SetSince is called with SetGeneration, with the version of the change that
+// raised it. What is older belongs to the generation before: where several
+// appliers share the keys, it may come later.
+func (m *Module) SetSince(v rowtide.Version) { m.since.Store(uint64(v)) }
+
+// generationOf is the one that a state of this version belongs to.
+func (m *Module) generationOf(v rowtide.Version) uint32 {
+	g := m.generation.Load()
+	if g > 0 && uint64(v) < m.since.Load() {
+		g--
+	}
+	return g
+}
 
 // Queries lists every SELECT of the module with its place in the config, in a
 // form that the server can prepare.

@@ -72,8 +72,10 @@ func TestFields_RenamedAndComputed(t *testing.T) {
 		r := start(t, w, nil, 0, tickets(func(m *aggregator.ModuleConfig) {
 			m.From.Columns = []string{"id", "state AS status"}
 			m.From.Fields = []aggregator.FieldConfig{
-				{Name: "total", Expr: "number(price) * seats"}, {Name: "open", Expr: `state == "open"`},
-				{Name: "label", Expr: `upper(state) + "/" + string(id)`}, {Name: "none", Expr: "note + state"},
+				{Name: "total", Expr: "number(price) * seats"},
+				{Name: "open", Expr: `state == "open"`},
+				{Name: "label", Expr: `upper(state) + "/" + string(id)`},
+				{Name: "none", Expr: "note + state"},
 			}
 		}))
 		r.handle(tx(1, ins(ticketTable, ticket(7, "open", "2.50", int32(4), nil)...)))
@@ -383,5 +385,29 @@ func TestLookup_PastTheCapTheGenerationIsRaised(t *testing.T) {
 			t.Errorf("%+v, want generation 1", e)
 		}
 		checkSaves(t, w, 2)
+	})
+}
+
+// TRUNCATE: the generation is raised, and a row from before it that is still
+// pending does not come back under the new one.
+func TestTruncate_RaisesTheGenerationAndForgetsPendingRows(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w, g := newWorld(), newGate("overwrite")
+		w.before = g.before
+		r := start(t, w, nil, 0, eventModule())
+		r.handle(tx(1, ins(eventTable, 1, "a", 1)))
+		synctest.Wait()
+		gone := rowtide.Change{Table: &rowtide.Table{Schema: "shop", Name: "event"}, Op: rowtide.OpTruncate}
+		r.handle(tx(2, ins(eventTable, 2, "b", 1)), tx(3, gone), tx(4, ins(eventTable, 3, "c", 1)))
+		close(g.open)
+		r.drain()
+		if got := w.of("raise event"); len(got) != 1 || got[0].version != tx(3).Version {
+			t.Fatalf("raised %+v, want once, since %s", got, tx(3).Version)
+		}
+		first, second, third := w.entry(t, eventKey(1)), w.entry(t, eventKey(2)), w.entry(t, eventKey(3))
+		if first.Generation != 0 || !second.Empty() || second.Version != tx(3).Version || third.Empty() || third.Generation != 1 {
+			t.Errorf("%+v\n%+v\n%+v", first, second, third)
+		}
+		checkSaves(t, w, 4)
 	})
 }

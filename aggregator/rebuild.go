@@ -173,12 +173,19 @@ func (a *Aggregator) lookUp(ctx context.Context, set *dirty) error {
 	return nil
 }
 
+// raise gives m a new generation. Without anybody to tell it says so: the
+// entries then stay until they age out.
 func (a *Aggregator) raise(ctx context.Context, m *Module, since rowtide.Version, why string) error {
+	if a.out.Generations == nil {
+		a.log.Warn("a module's entries should be read again, but there is no control topic to say so; rowtide verify --repair mends them", "module", m.cfg.Name, "why", why)
+		return nil
+	}
 	g, err := a.out.Generations.Raise(ctx, m.cfg.Name, since)
 	if err != nil {
 		return fmt.Errorf("module %s: raise the generation (%s): %w", m.cfg.Name, why, err)
 	}
 	m.generation.Store(g)
+	m.since.Store(max(m.since.Load(), uint64(since)))
 	a.obs.Raised(m.cfg.Name)
 	a.log.Warn("a module's generation was raised, its entries are read again on demand", "module", m.cfg.Name, "generation", g, "why", why)
 	return nil

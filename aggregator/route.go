@@ -3,39 +3,35 @@ package aggregator
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/rowtide/rowtide"
 )
-
-// Routed is a change for one key of one module.
-type Routed struct {
-	// Key is where the change belongs: the module's key, or, for a look-up whose
-	// keys only a database knows, its question.
-	Key rowtide.Key
-	// Change names the module and holds the image of this key only: a row that
-	// moves from one key to another is two Routed.
-	Change rowtide.Change
-}
 
 // Router splits transactions by module key, so that several appliers can share
 // the keys. It is for one goroutine.
 type Router struct {
 	modules []*Module
 	shapes  map[*rowtide.Table][]*plan
-	set     *dirty // for its scratch
+	set     *dirty // for its checks
+	seen    map[rowtide.Key]bool
 }
 
 // NewRouter makes a router over compiled modules.
 func NewRouter(modules []*Module) *Router {
-	return &Router{modules: modules, shapes: map[*rowtide.Table][]*plan{}, set: newDirty(len(modules))}
+	return &Router{modules: modules, shapes: map[*rowtide.Table][]*plan{}, set: newDirty(len(modules)), seen: map[rowtide.Key]bool{}}
 }
 
-// Route splits tx. The order of the changes of one key is kept. An error means
-// that tx cannot be applied.
-func (r *Router) Route(tx *rowtide.Tx) ([]Routed, error) {
-	var out []Routed
+// Route splits tx: at most one change per key, the last, which decides. An error
+// means that tx cannot be applied, as with [Aggregator.HandleTx].
+func (r *Router) Route(tx *rowtide.Tx) ([]rowtide.Routed, error) {
+	var out []rowtide.Routed
 	for i := range tx.Changes {
 		c := &tx.Changes[i]
+		if c.Op == rowtide.OpTruncate {
+			out = r.truncate(out, c)
+			continue
+		}
 		ps, known := r.shapes[c.Table]
 		if !known {
 			var err error
@@ -51,17 +47,55 @@ func (r *Router) Route(tx *rowtide.Tx) ([]Routed, error) {
 			}
 		}
 	}
-	return out, nil
+	return r.newest(out), nil
 }
 
-func (r *Router) route(out []Routed, p *plan, c *rowtide.Change) ([]Routed, error) {
+// newest drops what a later change of the same key, of the same transaction,
+// makes void: each state of a key then has a version of its own, and two readers
+// whose records mix cannot bring back one from within a transaction.
+func (r *Router) newest(all []rowtide.Routed) []rowtide.Routed {
+	if len(all) < 2 {
+		return all
+	}
+	clear(r.seen)
+	kept := len(all)
+	for i := range slices.Backward(all) {
+		if key := all[i].Key; !r.seen[key] {
+			r.seen[key] = true
+			kept--
+			all[kept] = all[i]
+		}
+	}
+	return all[kept:]
+}
+
+// truncate sends the end of a table's rows to each module that needs it, once.
+func (r *Router) truncate(out []rowtide.Routed, c *rowtide.Change) []rowtide.Routed {
+	for _, m := range r.modules {
+		if _, needs := m.Tables()[c.Table.String()]; needs {
+			one := *c
+			one.Module = m.cfg.Name
+			out = append(out, rowtide.Routed{Key: rowtide.Key{Module: m.cfg.Name, Version: m.cfg.Version}, Change: one})
+		}
+	}
+	return out
+}
+
+func (r *Router) route(out []rowtide.Routed, p *plan, c *rowtide.Change) ([]rowtide.Routed, error) {
 	if p.value == nil && !p.touched(c) {
 		return out, nil
 	}
 	one := *c
 	one.Module = p.mod.cfg.Name
+	if err := r.set.check(p, c); err != nil {
+		if p.mod.cfg.OnFault != OnFaultSetAside {
+			return nil, err
+		}
+		// Whole, for an applier to set aside. No good change has this key.
+		return append(out, rowtide.Routed{Key: r.key(p, fmt.Appendf(nil, "!%d", len(out))), Change: one}), nil
+	}
 	if p.lookup != nil {
-		id := fmt.Appendf(nil, "?%s", c.Table)
+		id := fmt.Appendf(nil, "?%s\x00%s", c.Table, p.lookup.cfg.Keys)
 		for _, image := range [][]rowtide.Value{c.Before, c.After} {
 			for _, i := range p.args {
 				if image != nil {
@@ -69,7 +103,7 @@ func (r *Router) route(out []Routed, p *plan, c *rowtide.Change) ([]Routed, erro
 				}
 			}
 		}
-		return append(out, Routed{r.key(p, id), one}), nil
+		return append(out, rowtide.Routed{Key: r.key(p, id), Change: one}), nil
 	}
 	before, err := r.id(p, c.Before)
 	if err != nil {
@@ -79,20 +113,20 @@ func (r *Router) route(out []Routed, p *plan, c *rowtide.Change) ([]Routed, erro
 	if err != nil {
 		return nil, err
 	}
-	if before != nil && after != nil && string(before) != string(after) {
+	switch {
+	case before == nil && after == nil:
+		return out, nil // NULL references touch nothing
+	case before != nil && after != nil && string(before) != string(after):
 		gone := one
 		gone.Op, gone.After = rowtide.OpDelete, nil
-		out = append(out, Routed{r.key(p, before), gone})
 		one.Op, one.Before = rowtide.OpInsert, nil
-		return append(out, Routed{r.key(p, after), one}), nil
-	}
-	if after == nil {
+		return append(out, rowtide.Routed{Key: r.key(p, before), Change: gone}, rowtide.Routed{Key: r.key(p, after), Change: one}), nil
+	case after == nil:
 		after = before
+	case p.value != nil:
+		one.Before = nil // it says no more than the key, which is the same
 	}
-	if after == nil {
-		return out, nil // NULL references touch nothing
-	}
-	return append(out, Routed{r.key(p, after), one}), nil
+	return append(out, rowtide.Routed{Key: r.key(p, after), Change: one}), nil
 }
 
 func (r *Router) key(p *plan, id []byte) rowtide.Key {
@@ -105,7 +139,7 @@ func (r *Router) id(p *plan, image []rowtide.Value) ([]byte, error) {
 		return nil, nil
 	}
 	id, err := p.tmpl.append(nil, image, p.key)
-	if errors.Is(err, errNullKey) && (p.value == nil || p.mod.cfg.OnFault == OnFaultSetAside) {
+	if errors.Is(err, errNullKey) {
 		return nil, nil
 	}
 	return id, err

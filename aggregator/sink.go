@@ -62,6 +62,7 @@ type Fault struct {
 	Table    *rowtide.Table
 	Position rowtide.Position // of the transaction, or of a later one of its flush
 	Version  rowtide.Version
+	Op       rowtide.Op      // zero when several changes may have led here
 	Row      []rowtide.Value // aligned with Table.Columns; nil when none is at hand
 	Err      error
 }

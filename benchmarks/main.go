@@ -13,8 +13,10 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/rowtide/rowtide/internal/testenv"
 )
@@ -22,9 +24,10 @@ import (
 type options struct {
 	txs      int
 	runs     int
-	rate     int
+	rates    []int
 	seconds  int
-	only     string
+	outage   time.Duration
+	only     []string
 	flavors  string
 	profile  string
 	fakeFeed bool
@@ -32,22 +35,70 @@ type options struct {
 
 func main() {
 	var o options
-	flag.IntVar(&o.txs, "tx", 300_000, "single-row transactions per throughput run")
+	flag.IntVar(&o.txs, "tx", 300_000, "row changes per throughput run")
 	flag.IntVar(&o.runs, "runs", 3, "counted runs of each figure; the median is printed")
-	flag.IntVar(&o.rate, "rate", 1000, "commits per second of the latency run")
-	flag.IntVar(&o.seconds, "seconds", 10, "length of the latency run")
-	flag.StringVar(&o.only, "only", "", "throughput or latency (default both)")
+	rates := flag.String("rates", "100,1000,10000", "commits per second of the latency runs")
+	flag.IntVar(&o.seconds, "seconds", 10, "length of a latency run")
+	flag.DurationVar(&o.outage, "outage", 30*time.Second, "how long Redis hangs")
+	only := flag.String("only", "", "some of "+strings.Join(partNames(), ",")+" (default all)")
 	flag.StringVar(&o.flavors, "servers", "mariadb,mysql", "source servers")
 	flag.StringVar(&o.profile, "profile", "", "folder for the daemon's CPU profiles")
 	flag.BoolVar(&o.fakeFeed, "fake-kafka", false, "use an in-process broker instead of Apache Kafka")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, o)
+	err := o.read(*rates, *only)
+	if err == nil {
+		err = run(ctx, o)
+	}
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "benchmarks:", err)
 		os.Exit(1)
 	}
+}
+
+// parts are what can be measured, in the order in which it is.
+var parts = []struct {
+	name    string
+	measure func(*bench, context.Context) error
+}{
+	{"throughput", (*bench).throughput},
+	{"bulk", (*bench).bulk},
+	{"hops", (*bench).hops},
+	{"rival", (*bench).rival},
+	{"latency", (*bench).latency},
+	{"outage", (*bench).redisOutage},
+	{"roles", (*bench).roles},
+}
+
+func partNames() []string {
+	var names []string
+	for _, p := range parts {
+		names = append(names, p.name)
+	}
+	return names
+}
+
+func (o *options) read(rates, only string) error {
+	if o.txs < 2*rowsPerBulk || o.runs < 1 || o.seconds < 1 {
+		return fmt.Errorf("-tx is at least %d, -runs and -seconds at least 1", 2*rowsPerBulk)
+	}
+	for r := range strings.SplitSeq(rates, ",") {
+		n, err := strconv.Atoi(r)
+		if err != nil || n < 1 {
+			return fmt.Errorf("-rates %q: want numbers with commas between", rates)
+		}
+		o.rates = append(o.rates, n)
+	}
+	if only != "" {
+		o.only = strings.Split(only, ",")
+	}
+	for _, name := range o.only {
+		if !slices.Contains(partNames(), name) {
+			return fmt.Errorf("-only %q: want some of %s", name, strings.Join(partNames(), ","))
+		}
+	}
+	return nil
 }
 
 func run(ctx context.Context, o options) (err error) {
@@ -76,36 +127,35 @@ func runFlavor(ctx context.Context, o options, flavor, bin string) (err error) {
 	}
 	defer func() { err = errors.Join(err, b.stop()) }()
 	fmt.Printf("\n%s %s, Redis, %s\n", b.sql.Flavor, b.sql.Version, b.kafkaName)
-	if o.only == "" || o.only == "throughput" {
-		if err := b.throughput(ctx); err != nil {
-			return err
+	for _, p := range parts {
+		if len(o.only) > 0 && !slices.Contains(o.only, p.name) {
+			continue
+		}
+		fmt.Printf("\n%s\n", p.name)
+		if err := p.measure(b, ctx); err != nil {
+			return fmt.Errorf("%s: %w", p.name, err)
 		}
 	}
-	if o.only != "" && o.only != "latency" {
-		return nil
-	}
-	if err := b.latency(ctx); err != nil || b.fakeFeed {
-		return err
-	}
-	// A JVM on the same two cores is a good part of the tail; this shows the rest.
-	fmt.Println("the same with an in-process Kafka broker:")
-	if err := b.startFakeKafka(); err != nil {
-		return err
-	}
-	return b.latency(ctx)
+	return nil
 }
 
 // bench holds the servers of one flavour's runs.
 type bench struct {
 	options
-	bin       string
-	sql       *testenv.SQLServer
-	redis     *testenv.RedisServer
+	bus
+	bin     string
+	sql     *testenv.SQLServer
+	redis   *testenv.RedisServer
+	daemons int // started so far, for their names
+	closers []func() error
+}
+
+// bus is the Kafka in use.
+type bus struct {
+	kafka     *testenv.KafkaServer // nil: the broker is in this process
 	brokers   []string
 	kafkaName string
 	warm      bool // no JVM has to be warmed up
-	daemons   int  // started so far, for their names
-	closers   []func() error
 }
 
 func (b *bench) start(ctx context.Context, flavor string) (err error) {
@@ -136,7 +186,7 @@ func (b *bench) start(ctx context.Context, flavor string) (err error) {
 		return err
 	}
 	b.onStop(k.Server)
-	b.brokers, b.kafkaName = k.Brokers(), "Apache Kafka"
+	b.bus = bus{kafka: k, brokers: k.Brokers(), kafkaName: "Apache Kafka"}
 	return nil
 }
 
@@ -146,7 +196,7 @@ func (b *bench) startFakeKafka() error {
 		return err
 	}
 	b.closers = append(b.closers, func() error { k.Close(); return nil })
-	b.brokers, b.kafkaName, b.warm = k.Brokers(), "in-process Kafka broker", true
+	b.bus = bus{brokers: k.Brokers(), kafkaName: "in-process Kafka broker", warm: true}
 	return nil
 }
 
@@ -171,5 +221,17 @@ func (f figures) median() float64 {
 }
 
 func (f figures) String() string {
-	return fmt.Sprintf("%8.0f  (%.0f to %.0f in %d runs)", f.median(), slices.Min(f), slices.Max(f), len(f))
+	return fmt.Sprintf("%8.0f  (%.0f to %.0f in %d runs)", f.median(), f.min(), f.max(), len(f))
+}
+
+func (f figures) min() float64 { return slices.Min(f) }
+func (f figures) max() float64 { return slices.Max(f) }
+
+// bar prints whether the run holds what the project asks of itself.
+func bar(ok bool, format string, args ...any) {
+	verdict := "met"
+	if !ok {
+		verdict = "NOT met"
+	}
+	fmt.Printf("  bar: "+format+": %s\n", append(args, verdict)...)
 }

@@ -43,9 +43,15 @@ type daemon struct {
 	log  *os.File
 }
 
+// Where a daemon starts.
+const (
+	earliest = "earliest"
+	latest   = "latest"
+)
+
 // startDaemon runs the daemon over the benchmark's table and returns when it has
 // begun to serve its status.
-func (b *bench) startDaemon(ctx context.Context, name string) (*daemon, error) {
+func (b *bench) startDaemon(ctx context.Context, name, startAt string) (*daemon, error) {
 	var lc net.ListenConfig
 	ln, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -55,7 +61,7 @@ func (b *bench) startDaemon(ctx context.Context, name string) (*daemon, error) {
 	ln.Close() // only its number was wanted
 	cfg := fmt.Sprintf(`
 name: %[1]s
-source: {addr: "%[2]s", user: root, server_id: 4711}
+source: {addr: "%[2]s", user: root, server_id: 4711, start_at: %[7]s, backfill: {auto: false}}
 redis: {addrs: ["%[3]s"], prefix: %[1]s}
 kafka: {brokers: ["%[4]s"], topic: %[1]s.invalidations}
 http: {listen: "%[5]s", pprof: %[6]t}
@@ -63,7 +69,7 @@ modules:
   - name: item
     key: "{id}"
     from: {table: bench.item, columns: [id, name, price, state, updated_at]}
-`, name, b.sql.Addr, b.redis.Addr, strings.Join(b.brokers, `","`), addr, b.profile != "")
+`, name, b.sql.Addr, b.redis.Addr, strings.Join(b.brokers, `","`), addr, b.profile != "", startAt)
 	path := filepath.Join(filepath.Dir(b.bin), name+".yaml")
 	if err := os.WriteFile(path, []byte(cfg), 0o600); err != nil {
 		return nil, err
@@ -76,7 +82,7 @@ modules:
 	if err := d.cmd.Start(); err != nil {
 		return nil, err
 	}
-	if err := d.await(ctx, func(daemonStatus) bool { return true }); err != nil {
+	if err := d.await(ctx, awaitLimit, func(daemonStatus) bool { return true }); err != nil {
 		return nil, err
 	}
 	if b.profile != "" {
@@ -102,18 +108,21 @@ func (d *daemon) saveProfile(ctx context.Context, path string) {
 }
 
 type daemonStatus struct {
-	Position     string `json:"position"`
-	Transactions int64  `json:"transactions"`
-	Written      int64  `json:"entries_written"`
-	Superseded   int64  `json:"entries_superseded"`
+	Position   string `json:"position"`
+	Changes    int64  `json:"changes"`
+	Written    int64  `json:"entries_written"`
+	Superseded int64  `json:"entries_superseded"`
 }
 
 // poll is the resolution of a throughput figure's ends: some thousandths of a
 // run.
 const poll = 5 * time.Millisecond
 
-func (d *daemon) await(ctx context.Context, ok func(daemonStatus) bool) error {
-	deadline := time.Now().Add(time.Minute)
+// awaitLimit is many times what a daemon needs to start, or to read a whole log.
+const awaitLimit = time.Minute
+
+func (d *daemon) await(ctx context.Context, limit time.Duration, ok func(daemonStatus) bool) error {
+	deadline := time.Now().Add(limit)
 	for time.Now().Before(deadline) {
 		if s, err := d.status(ctx); err == nil && ok(s) {
 			return nil
@@ -153,6 +162,23 @@ func cpuSeconds(pid int) float64 {
 	sys, _ := strconv.ParseFloat(f[12], 64)
 	return (user + sys) / ticks
 }
+
+// resident is the memory of a process, in bytes.
+func resident(pid int) (float64, error) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		return 0, err
+	}
+	_, rest, _ := strings.Cut(string(b), "VmRSS:")
+	fields := strings.Fields(rest)
+	if len(fields) == 0 {
+		return 0, fmt.Errorf("process %d has no memory left", pid)
+	}
+	kb, err := strconv.ParseFloat(fields[0], 64)
+	return kb * 1024, err
+}
+
+func (d *daemon) pid() int { return d.cmd.Process.Pid }
 
 func (d *daemon) stop() error {
 	defer d.log.Close()

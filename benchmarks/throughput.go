@@ -2,68 +2,46 @@ package main
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os/exec"
+	"runtime/debug"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/go-mysql-org/go-mysql/mysql"
 	"github.com/go-mysql-org/go-mysql/replication"
 	_ "github.com/go-sql-driver/mysql" // the database/sql driver
-
-	"github.com/rowtide/rowtide/internal/testenv"
 )
 
-// schema is a table of twelve columns, some 170 bytes a row, like the ones that
-// the reference figures of other tools were taken with.
-const schema = `
-CREATE TABLE bench.item (
-  id BIGINT UNSIGNED NOT NULL PRIMARY KEY,
-  name VARCHAR(64) NOT NULL, price DECIMAL(10,2) NOT NULL, state TINYINT NOT NULL,
-  c1 INT NOT NULL, c2 INT NOT NULL, c3 BIGINT NOT NULL, c4 BIGINT NULL,
-  note VARCHAR(64) NOT NULL, created_at DATETIME NOT NULL, updated_at DATETIME(3) NOT NULL, flags SMALLINT UNSIGNED NOT NULL
-)`
-
-// loop commits one-row transactions inside the server, so that writing the log
-// costs no round trips: half of them inserts, half updates of what was inserted.
-const loop = `
-CREATE PROCEDURE bench.fill(IN base BIGINT, IN n INT)
-BEGIN
-  DECLARE i INT DEFAULT 0;
-  WHILE i < n DO
-    IF i < n / 2 THEN
-      INSERT INTO bench.item VALUES (base + i, CONCAT('item number ', base + i), 12.50, 1, i, i, i, NULL,
-        'some words about the item, fifty bytes of it', NOW(), NOW(3), 7);
-    ELSE
-      UPDATE bench.item SET price = price + 1, c1 = i, updated_at = NOW(3) WHERE id = base + i - n DIV 2;
-    END IF;
-    SET i = i + 1;
-  END WHILE;
-END`
+// What the project asks of itself, with all servers on the same two cores.
+const (
+	singleRowBar = 80_000 // transactions a second
+	bulkBar      = 120_000
+	bareLoopBar  = 0.35
+)
 
 func (b *bench) throughput(ctx context.Context) error {
-	db, err := sql.Open("mysql", b.sql.DSN(""))
+	return b.readLog(ctx, singleRows, singleRowBar)
+}
+
+func (b *bench) bulk(ctx context.Context) error { return b.readLog(ctx, bulkRows, bulkBar) }
+
+// readLog measures binlog -> Redis + Kafka over one log, in turns with its
+// references.
+func (b *bench) readLog(ctx context.Context, w workload, want float64) error {
+	if err := b.write(ctx, w); err != nil {
+		return err
+	}
+	calls, err := b.scriptCalls(ctx)
 	if err != nil {
 		return err
 	}
-	defer db.Close()
-	if err := prepare(ctx, db); err != nil {
-		return err
-	}
-	began := time.Now()
-	if err := fill(ctx, db, b.txs); err != nil {
-		return err
-	}
-	fmt.Printf("wrote %d single-row transactions in %.1f s\n", b.txs, time.Since(began).Seconds())
-
-	var decode, set, own, perTx figures
-	for i := range b.runs {
+	defer debug.SetGCPercent(debug.SetGCPercent(gcPercent)) // for the references in this process
+	var decode, set, bare, own, perChange, perEntry figures
+	for range b.runs {
 		d, err := b.decodeOnly(ctx)
 		if err != nil {
 			return err
@@ -72,56 +50,56 @@ func (b *bench) throughput(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		o, cpu, err := b.rowtide(ctx, i)
+		l, _, err := b.bareLoop(ctx, calls)
 		if err != nil {
 			return err
 		}
-		decode, set, own, perTx = append(decode, d), append(set, s), append(own, o), append(perTx, cpu)
-	}
-	fmt.Printf("  binlog -> Redis + Kafka      %s tx/s\n", own)
-	fmt.Printf("  reference: go-mysql decode   %s tx/s\n", decode)
-	fmt.Printf("  reference: redis SET -P 100  %s /s\n", set)
-	fmt.Printf("  ratio to decode-only %.2f, to pipelined SET %.2f; daemon CPU %.1f us a transaction\n",
-		own.median()/decode.median(), own.median()/set.median(), perTx.median())
-	return nil
-}
-
-func prepare(ctx context.Context, db *sql.DB) error {
-	for _, q := range []string{"DROP DATABASE IF EXISTS bench", "CREATE DATABASE bench", schema, loop} {
-		if _, err := db.ExecContext(ctx, q); err != nil {
+		r, err := b.rowtide(ctx)
+		if err != nil {
 			return err
 		}
+		decode, set, bare, own = append(decode, d), append(set, s), append(bare, l), append(own, r.rate)
+		perChange, perEntry = append(perChange, r.used.client*1e6), append(perEntry, r.changesPerEntry)
 	}
+	fmt.Printf("  binlog -> Redis + Kafka         %s %s/s\n", own, w.name)
+	fmt.Printf("  reference: go-mysql decode      %s %s/s\n", decode, w.name)
+	fmt.Printf("  reference: redis SET -P 100     %s /s\n", set)
+	fmt.Printf("  reference: bare loop, script    %s keys/s\n", bare)
+	fmt.Printf("  ratio to decode-only %.2f, to pipelined SET %.2f, to the bare loop %.2f\n",
+		own.median()/decode.median(), own.median()/set.median(), own.median()/bare.median())
+	fmt.Printf("  daemon CPU %.1f us a row; %.2f row changes per entry written\n", perChange.median(), perEntry.median())
+	share := own.median() / bare.median()
+	bar(own.median() >= want, "%.0f %s a second, has %.0f", want, w.name, own.median())
+	bar(share >= bareLoopBar, "%.2f of the bare loop, has %.2f", bareLoopBar, share)
 	return nil
 }
 
-func fill(ctx context.Context, db *sql.DB, n int) error {
-	const writers = 2
-	errs := make([]error, writers)
-	var wg sync.WaitGroup
-	for w := range writers {
-		wg.Go(func() { _, errs[w] = db.ExecContext(ctx, "CALL bench.fill(?, ?)", w*1_000_000_000, n/writers) })
-	}
-	wg.Wait()
-	return errors.Join(errs...)
-}
+// fromStart is where the log of write begins.
+var fromStart = mysql.Position{Name: "binlog.000001", Pos: 4}
 
-// decodeOnly reads the same log with the library's own defaults for speed and
-// throws everything away.
-func (b *bench) decodeOnly(ctx context.Context) (float64, error) {
+// syncer reads the source with the library's own defaults for speed.
+func (b *bench) syncer(h replication.EventHandler) (*replication.BinlogSyncer, error) {
 	host, port, _ := strings.Cut(b.sql.Addr, ":")
 	p, err := strconv.ParseUint(port, 10, 16)
 	if err != nil {
+		return nil, err
+	}
+	return replication.NewBinlogSyncer(replication.BinlogSyncerConfig{
+		ServerID: 4712, Flavor: b.sql.Flavor, Host: host, Port: uint16(p), User: "root",
+		ParseTime: true, DiscardGTIDSet: true, SynchronousEventHandler: h, Logger: slog.New(slog.DiscardHandler),
+	}), nil
+}
+
+// decodeOnly reads the same log and throws everything away.
+func (b *bench) decodeOnly(ctx context.Context) (float64, error) {
+	c := &counter{want: b.changes(), done: make(chan struct{})}
+	s, err := b.syncer(c)
+	if err != nil {
 		return 0, err
 	}
-	c := &counter{want: b.txs, done: make(chan struct{})}
-	s := replication.NewBinlogSyncer(replication.BinlogSyncerConfig{
-		ServerID: 4712, Flavor: b.sql.Flavor, Host: host, Port: uint16(p), User: "root",
-		ParseTime: true, DiscardGTIDSet: true, SynchronousEventHandler: c, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
-	})
 	defer s.Close()
 	began := time.Now()
-	if _, err := s.StartSync(mysql.Position{Name: "binlog.000001", Pos: 4}); err != nil {
+	if _, err := s.StartSync(fromStart); err != nil {
 		return 0, err
 	}
 	select {
@@ -129,7 +107,7 @@ func (b *bench) decodeOnly(ctx context.Context) (float64, error) {
 	case <-ctx.Done():
 		return 0, ctx.Err()
 	}
-	return float64(b.txs) / time.Since(began).Seconds(), nil
+	return float64(b.changes()) / time.Since(began).Seconds(), nil
 }
 
 type counter struct {
@@ -139,10 +117,16 @@ type counter struct {
 
 // HandleEvent implements replication.EventHandler.
 func (c *counter) HandleEvent(e *replication.BinlogEvent) error {
-	if r, ok := e.Event.(*replication.RowsEvent); ok && len(r.Rows) > 0 && string(r.Table.Schema) == "bench" {
-		if c.want--; c.want == 0 {
-			close(c.done)
-		}
+	r, ok := e.Event.(*replication.RowsEvent)
+	if !ok || c.want <= 0 || string(r.Table.Schema) != "bench" {
+		return nil
+	}
+	n := len(r.Rows)
+	if r.Type() == replication.EnumRowsEventTypeUpdate {
+		n /= 2 // before and after
+	}
+	if c.want -= n; c.want <= 0 {
+		close(c.done)
 	}
 	return nil
 }
@@ -161,62 +145,52 @@ func (b *bench) redisSet(ctx context.Context) (float64, error) {
 	return strconv.ParseFloat(strings.Trim(fields[1], `"`), 64)
 }
 
+// reading is one daemon's way through a whole log.
+type reading struct {
+	rate            float64 // row changes a second
+	used            usage   // CPU seconds a row change; the client is the daemon
+	changesPerEntry float64 // above 1: some changes of a key were folded into one
+}
+
 // rowtide lets a new daemon read the whole log and measures from the first
-// transaction to the last checkpoint.
-func (b *bench) rowtide(ctx context.Context, i int) (rate, cpuPerTx float64, err error) {
-	name := fmt.Sprintf("bench%d", i)
-	d, err := b.startDaemon(ctx, name)
+// change to the last checkpoint.
+func (b *bench) rowtide(ctx context.Context) (r reading, err error) {
+	if err := b.emptyRedis(ctx); err != nil {
+		return r, err
+	}
+	d, err := b.startDaemon(ctx, b.nextName(), earliest)
 	if err != nil {
-		return 0, 0, err
+		return r, err
 	}
 	defer func() { err = errors.Join(err, d.stop()) }()
 	head, err := b.head(ctx)
 	if err != nil {
-		return 0, 0, err
+		return r, err
 	}
 	var began time.Time
-	var first int64
-	pid := d.cmd.Process.Pid
-	var cpu float64
-	err = d.await(ctx, func(s daemonStatus) bool {
-		if began.IsZero() && s.Transactions > 0 {
-			began, first, cpu = time.Now(), s.Transactions, cpuSeconds(pid)
+	var first, last daemonStatus
+	var before usage
+	if err := d.await(ctx, awaitLimit, func(s daemonStatus) bool {
+		if began.IsZero() && s.Changes > 0 {
+			began, first, before = time.Now(), s, b.usage(d.pid())
 		}
+		last = s
 		return s.Position == head // the checkpoint: Redis and Kafka have it all
-	})
-	elapsed := time.Since(began).Seconds()
-	n := float64(b.txs) - float64(first)
-	return n / elapsed, (cpuSeconds(pid) - cpu) / n * 1e6, err
+	}); err != nil {
+		return r, err
+	}
+	if last.Changes != int64(b.changes()) {
+		return r, fmt.Errorf("the daemon saw %d row changes of %d", last.Changes, b.changes())
+	}
+	n := float64(last.Changes - first.Changes)
+	r.rate = n / time.Since(began).Seconds()
+	r.used = b.usage(d.pid()).since(before).times(1 / n)
+	r.changesPerEntry = float64(last.Changes) / float64(last.Written+last.Superseded)
+	return r, nil
 }
 
-// head is the end of the source's log.
-func (b *bench) head(ctx context.Context) (string, error) {
-	db, err := sql.Open("mysql", b.sql.DSN(""))
-	if err != nil {
-		return "", err
-	}
-	defer db.Close()
-	query := "SHOW MASTER STATUS"
-	if b.sql.Flavor == testenv.FlavorMySQL {
-		query = "SHOW BINARY LOG STATUS"
-	}
-	rows, err := db.QueryContext(ctx, query)
-	if err != nil {
-		return "", err
-	}
-	defer rows.Close()
-	cols, err := rows.Columns()
-	if err != nil || !rows.Next() {
-		return "", errors.Join(err, errors.New("the server has no log"))
-	}
-	var file string
-	var pos int64
-	dest := []any{&file, &pos}
-	for len(dest) < len(cols) {
-		dest = append(dest, new(sql.RawBytes))
-	}
-	if err := rows.Scan(dest...); err != nil {
-		return "", err
-	}
-	return fmt.Sprintf("%s:%d", file, pos), nil
+// nextName is of a daemon that nobody has run: no checkpoint, no keys, no topic.
+func (b *bench) nextName() string {
+	b.daemons++
+	return fmt.Sprintf("bench%d", b.daemons)
 }

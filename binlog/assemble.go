@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"log/slog"
+	"maps"
 	"strconv"
 	"strings"
 	"time"
@@ -42,6 +43,8 @@ type assembler struct {
 	lowWater rowtide.Position
 	withheld []string // GTIDs since lowWater
 	log      *slog.Logger
+	// own are tables of ours, to be decoded like watched ones; nil: none.
+	own map[string]bool
 }
 
 func newAssembler(epoch uint32, cs Charsets, watched map[string]bool, start rowtide.Position, emit func(context.Context, *rowtide.Tx) error) *assembler {
@@ -192,8 +195,7 @@ func (a *assembler) query(ctx context.Context, h *replication.EventHeader, e *re
 	if a.group = a.group || bytes.HasSuffix(q, []byte("START TRANSACTION")); a.group {
 		return nil
 	}
-	a.warnOfUnloggedRows(string(e.Schema), q, h)
-	a.tx.Changes = a.tx.Changes[:0]
+	a.tx.Changes = append(a.tx.Changes[:0], a.lostRows(string(e.Schema), q, h)...)
 	return a.commit(ctx, h)
 }
 
@@ -243,7 +245,7 @@ func (a *assembler) tableMap(e *replication.TableMapEvent) error {
 		e.SignednessBitmap = nil
 		return nil
 	}
-	if !a.watched[string(e.Schema)+"."+string(e.Table)] {
+	if !a.wanted(e) {
 		a.shapes[e.TableID] = nil
 		return nil
 	}
@@ -352,8 +354,17 @@ func (a *assembler) decodeWatched(e *replication.RowsEvent, data []byte) error {
 	s, known := a.shapes[e.TableID]
 	// A compressed transaction is decoded whole before its table maps are seen
 	// here, so an unknown id is decoded.
-	if known && s == nil && !a.watched[string(e.Table.Schema)+"."+string(e.Table.Table)] {
+	if known && s == nil && !a.wanted(e.Table) {
 		return nil
 	}
 	return e.DecodeData(pos, data)
+}
+
+// forgetUnwatched looks again at tables that were not wanted.
+func (a *assembler) forgetUnwatched() {
+	maps.DeleteFunc(a.shapes, func(_ uint64, s *shape) bool { return s == nil })
+}
+
+func (a *assembler) wanted(e *replication.TableMapEvent) bool {
+	return a.watched[string(e.Schema)+"."+string(e.Table)] || a.own != nil && a.own[string(e.Schema)+"."+string(e.Table)]
 }

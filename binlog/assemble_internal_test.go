@@ -561,23 +561,34 @@ func FuzzFirstWord(f *testing.F) {
 	})
 }
 
-// Rows that a statement takes away without logging them are told of.
-func TestAssembler_WarnsOfUnloggedRows(t *testing.T) {
+// A statement that takes rows away without logging them is a change that says all
+// are gone, and is told of.
+func TestAssembler_UnloggedRowsAreATruncate(t *testing.T) {
 	for query, want := range map[string]bool{
 		"TRUNCATE TABLE event": true, "truncate `shop`.`event`": true, "DROP TABLE shop.event": true,
 		"ALTER TABLE event DROP PARTITION p1": true, "ALTER TABLE event ADD COLUMN x INT": false,
+		"RENAME TABLE event TO old_event, new_event TO event": true, "ALTER TABLE shop.event RENAME TO gone": true,
+		"ALTER TABLE event DISCARD TABLESPACE": true, "ALTER TABLE event REMOVE PARTITIONING": true,
 		"TRUNCATE TABLE other": false, "CREATE TABLE event (id INT)": false,
 	} {
 		var log strings.Builder
+		var told int
 		a := newAssembler(1, nil, map[string]bool{"shop.event": true}, rowtide.Position{File: "binlog.000001", Pos: 4},
-			func(context.Context, *rowtide.Tx) error { return nil })
+			func(_ context.Context, tx *rowtide.Tx) error {
+				for _, c := range tx.Changes {
+					if c.Op == rowtide.OpTruncate && c.Table.String() == "shop.event" && tx.Version.Pos() == 100 {
+						told++
+					}
+				}
+				return nil
+			})
 		a.log = slog.New(slog.NewTextHandler(&log, nil))
 		h := &replication.EventHeader{LogPos: 100}
 		if err := a.event(t.Context(), h, &replication.QueryEvent{Schema: []byte("shop"), Query: []byte(query)}); err != nil {
 			t.Fatal(err)
 		}
-		if got := strings.Contains(log.String(), "table=shop.event"); got != want {
-			t.Errorf("%s: warned %t, want %t: %s", query, got, want, log.String())
+		if got := strings.Contains(log.String(), "table=shop.event"); got != want || (told == 1) != want {
+			t.Errorf("%s: warned %t, told %d times, want %t: %s", query, got, told, want, log.String())
 		}
 	}
 }

@@ -32,10 +32,26 @@ type Checkpoint struct {
 	// GTIDSet holds every transaction taken care of; empty without GTIDs.
 	GTIDSet string    `json:"gtid_set,omitempty"`
 	SavedAt time.Time `json:"saved_at"`
+	// Fence is the term of the elected daemon that saved it; 0 without election.
+	Fence uint64 `json:"fence,omitempty"`
 }
 
 // Position is the checkpoint's file and offset.
 func (c Checkpoint) Position() rowtide.Position { return rowtide.Position{File: c.File, Pos: c.Pos} }
+
+// version is the version of the transaction that ends at the checkpoint; 0 when
+// it is at none.
+func (c Checkpoint) version() rowtide.Version {
+	file, err := rowtide.FileNumber(c.File)
+	if err != nil {
+		return 0
+	}
+	v, err := rowtide.NewVersion(c.Epoch, file, c.Pos)
+	if err != nil {
+		return 0
+	}
+	return v
+}
 
 // Store keeps one checkpoint.
 type Store interface {
@@ -49,14 +65,36 @@ type Store interface {
 // RedisStore keeps the checkpoint beside the data it describes, so that a Redis
 // that loses writes also loses the claim to have them.
 type RedisStore struct {
-	rdb redis.UniversalClient
-	key string
+	rdb   redis.UniversalClient
+	key   string
+	fence uint64
 }
+
+// ErrFenced means that another daemon was elected since, and has saved its own
+// checkpoint. Stop: the work is in its hands.
+var ErrFenced = errors.New("another daemon was elected and has gone on from here")
+
+// fencedSave stores a checkpoint unless one of a later term is there. A holder may
+// move its own back: it knows why.
+const fencedSave = `
+local old = redis.call('GET', KEYS[1])
+if old then
+  local ok, c = pcall(cjson.decode, old)
+  if ok and type(c) == 'table' and (tonumber(c.fence) or 0) > tonumber(ARGV[2]) then return 0 end
+end
+redis.call('SET', KEYS[1], ARGV[1])
+return 1`
+
+var fencedSaveScript = redis.NewScript(fencedSave)
 
 // NewRedisStore keeps the checkpoint of the named daemon under prefix.
 func NewRedisStore(rdb redis.UniversalClient, prefix, name string) *RedisStore {
 	return &RedisStore{rdb: rdb, key: prefix + ":checkpoint:" + name}
 }
+
+// SetFence makes every Save fail with [ErrFenced] once a checkpoint of a later term
+// is there. It must precede the first Save; without it every Save replaces.
+func (s *RedisStore) SetFence(term uint64) { s.fence = term }
 
 // Load implements Store.
 func (s *RedisStore) Load(ctx context.Context) (*Checkpoint, error) {
@@ -72,14 +110,36 @@ func (s *RedisStore) Load(ctx context.Context) (*Checkpoint, error) {
 
 // Save implements Store.
 func (s *RedisStore) Save(ctx context.Context, c *Checkpoint) error {
-	b, err := json.Marshal(c)
+	fenced := *c
+	fenced.Fence = s.fence
+	b, err := json.Marshal(fenced)
 	if err != nil {
 		return fmt.Errorf("encode checkpoint: %w", err)
 	}
-	if err := s.rdb.Set(ctx, s.key, b, 0).Err(); err != nil {
+	saved := true
+	if s.fence == 0 {
+		err = s.rdb.Set(ctx, s.key, b, 0).Err()
+	} else {
+		saved, err = s.saveFenced(ctx, b)
+	}
+	switch {
+	case err != nil:
 		return fmt.Errorf("save checkpoint %s: %w", s.key, err)
+	case !saved:
+		return fmt.Errorf("save checkpoint %s: %w", s.key, ErrFenced)
 	}
 	return nil
+}
+
+// saveFenced does without EVAL, for which the daemon's user has no right.
+func (s *RedisStore) saveFenced(ctx context.Context, b []byte) (saved bool, err error) {
+	n, err := fencedSaveScript.EvalSha(ctx, s.rdb, []string{s.key}, b, s.fence).Int()
+	if redis.HasErrorPrefix(err, "NOSCRIPT") {
+		if err = fencedSaveScript.Load(ctx, s.rdb).Err(); err == nil {
+			n, err = fencedSaveScript.EvalSha(ctx, s.rdb, []string{s.key}, b, s.fence).Int()
+		}
+	}
+	return n == 1, err
 }
 
 func decodeCheckpoint(where string, b []byte) (*Checkpoint, error) {
@@ -145,12 +205,14 @@ type Progress struct {
 	mu    sync.Mutex
 	c     Checkpoint
 	gtids *gtidSet // nil when the stream goes by file and position
+	saved Checkpoint
+	next  chan struct{} // closed at the next save
 }
 
 // NewProgress continues from c. With an empty flavor it goes by file and
 // position: a set that lacks what came before c would be worse than none.
 func NewProgress(store Store, flavor string, c Checkpoint) (*Progress, error) {
-	p := &Progress{store: store, log: slog.New(slog.DiscardHandler), obs: NopObserver{}, c: c}
+	p := &Progress{store: store, log: slog.New(slog.DiscardHandler), obs: NopObserver{}, c: c, next: make(chan struct{})}
 	if flavor == "" {
 		return p, nil
 	}
@@ -171,11 +233,15 @@ func (p *Progress) Save(ctx context.Context, last rowtide.Position, gtids []stri
 	for failing := false; ; failing = true {
 		err := p.store.Save(ctx, &c)
 		if err == nil {
+			p.noteSaved(c)
 			if failing {
 				p.log.Info("checkpoint is saved again")
 				p.obs.CheckpointAway(nil)
 			}
 			return nil
+		}
+		if errors.Is(err, ErrFenced) {
+			return err
 		}
 		if !failing {
 			p.log.Warn("checkpoint cannot be saved, holding the source back until it can", "err", err)
@@ -208,6 +274,22 @@ func (p *Progress) Current() Checkpoint {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.c
+}
+
+func (p *Progress) noteSaved(c Checkpoint) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.saved = c
+	close(p.next)
+	p.next = make(chan struct{})
+}
+
+// lastSaved is what this Progress saved last, as a version (0: nothing yet), and
+// a channel that is closed when that changes.
+func (p *Progress) lastSaved() (rowtide.Version, <-chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.saved.version(), p.next
 }
 
 // adopt makes the checkpoint another server's, in a new epoch.

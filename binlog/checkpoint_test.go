@@ -219,3 +219,46 @@ func TestProgress_Errors(t *testing.T) {
 		t.Error("a checkpoint with a broken set was taken")
 	}
 }
+
+// Of two daemons that believe to be elected, the one of the earlier term cannot
+// move the checkpoint of the other.
+func TestRedisStore_EarlierTermCannotSave(t *testing.T) {
+	mini := miniredis.RunT(t)
+	rdb := redis.NewClient(&redis.Options{Addr: mini.Addr()})
+	defer rdb.Close()
+	of := func(term uint64) *binlog.RedisStore {
+		s := binlog.NewRedisStore(rdb, "shop", "main")
+		s.SetFence(term)
+		return s
+	}
+	first, second := of(1), of(2)
+	for i, step := range []struct {
+		store *binlog.RedisStore
+		pos   uint64
+		want  error
+	}{
+		{first, 10, nil},
+		{second, 30, nil},
+		{first, 20, binlog.ErrFenced},
+		{first, 40, binlog.ErrFenced}, // newer, but not its own to say
+		{second, 25, nil},             // back, as after a Redis that lost writes
+	} {
+		if err := step.store.Save(t.Context(), someCheckpoint(step.pos)); !errors.Is(err, step.want) || (err == nil) != (step.want == nil) {
+			t.Errorf("step %d: %v, want %v", i, err, step.want)
+		}
+	}
+	if c, err := first.Load(t.Context()); err != nil || c.Pos != someCheckpoint(25).Pos || c.Fence != 2 {
+		t.Errorf("checkpoint %+v, %v", c, err)
+	}
+	p, err := binlog.NewProgress(first, "", *someCheckpoint(10))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Save(t.Context(), rowtide.Position{File: "binlog.000001", Pos: 50}, nil); !errors.Is(err, binlog.ErrFenced) {
+		t.Errorf("%v, want ErrFenced at once instead of another attempt", err)
+	}
+	// Without election the last one to save wins, as it ever did.
+	if err := binlog.NewRedisStore(rdb, "shop", "main").Save(t.Context(), someCheckpoint(5)); err != nil {
+		t.Error(err)
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/rowtide/rowtide"
@@ -30,6 +31,11 @@ const (
 const (
 	DefaultHeartbeat   = 5 * time.Second
 	DefaultReadTimeout = 3 * DefaultHeartbeat
+
+	DefaultBackfillSchema = "rowtide"
+	// DefaultBackfillChunk is short beside the lag that live changes may have:
+	// they wait behind a chunk that is being written.
+	DefaultBackfillChunk = 500 * time.Millisecond
 )
 
 // Config says which server to read and how.
@@ -70,6 +76,33 @@ type Config struct {
 	TLS string `mapstructure:"tls"`
 	// TLSCA is a PEM file with the authorities to trust instead of the system's.
 	TLSCA string `mapstructure:"tls_ca"`
+	// HeartbeatRow is how often a row is written to the source to measure how long
+	// it takes to come back, through all stages, and to move the checkpoint of an
+	// idle server on. It needs the schema of Backfill. 0 writes none.
+	HeartbeatRow time.Duration `mapstructure:"heartbeat_row"`
+	// Backfill reads the rows that the log does not tell of.
+	Backfill BackfillConfig `mapstructure:"backfill"`
+}
+
+// BackfillConfig says how whole tables are read beside the stream.
+type BackfillConfig struct {
+	// Schema is the source's schema for our own two tables, heartbeat and
+	// backfill, which are created when they are missing.
+	//
+	// Defaults to rowtide.
+	Schema string `mapstructure:"schema"`
+	// Auto reads the table of every module that is new, and of all modules when
+	// there is no checkpoint. A pointer, since false must differ from not given.
+	//
+	// Defaults to true.
+	Auto *bool `mapstructure:"auto"`
+	// Chunk is how long the reading of one chunk may take; the number of its rows
+	// adapts to it.
+	//
+	// Defaults to 500ms.
+	Chunk time.Duration `mapstructure:"chunk"`
+	// Rate is the most rows to read per second; 0 sets no limit.
+	Rate int `mapstructure:"rate"`
 }
 
 // WithDefaults returns a copy with every empty optional field filled in.
@@ -88,6 +121,15 @@ func (c Config) WithDefaults() Config {
 	}
 	if c.TLS == "" {
 		c.TLS = "off"
+	}
+	if c.Backfill.Schema == "" {
+		c.Backfill.Schema = DefaultBackfillSchema
+	}
+	if c.Backfill.Auto == nil {
+		c.Backfill.Auto = new(true)
+	}
+	if c.Backfill.Chunk == 0 {
+		c.Backfill.Chunk = DefaultBackfillChunk
 	}
 	return c
 }
@@ -119,6 +161,23 @@ func (c Config) Validate() error {
 	}
 	if _, err := c.tlsConfig(); err != nil {
 		errs = append(errs, err)
+	}
+	if c.HeartbeatRow != 0 && c.HeartbeatRow < 10*time.Millisecond {
+		errs = append(errs, fmt.Errorf("source.heartbeat_row %s: want 0 for none, or at least 10ms", c.HeartbeatRow))
+	}
+	return errors.Join(append(errs, c.Backfill.validate())...)
+}
+
+func (c BackfillConfig) validate() error {
+	var errs []error
+	if strings.ContainsAny(c.Schema, ".`") {
+		errs = append(errs, fmt.Errorf("source.backfill.schema %q: want the name of a schema, without dots and quotes", c.Schema))
+	}
+	if c.Chunk < time.Millisecond || c.Chunk > 10*time.Second {
+		errs = append(errs, fmt.Errorf("source.backfill.chunk %s: want 1ms to 10s", c.Chunk))
+	}
+	if c.Rate < 0 {
+		errs = append(errs, fmt.Errorf("source.backfill.rate %d: want rows per second, or 0 for no limit", c.Rate))
 	}
 	return errors.Join(errs...)
 }

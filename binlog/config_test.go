@@ -3,6 +3,7 @@ package binlog_test
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -39,6 +40,10 @@ func TestConfig_Validate(t *testing.T) {
 		{"tls", func(c *binlog.Config) { c.TLS = "yes" }, `source.tls "yes": want off, on or skip-verify`},
 		{"ca is away", func(c *binlog.Config) { c.TLS, c.TLSCA = "on", "/nowhere/ca.pem" }, "source.tls_ca: open /nowhere/ca.pem"},
 		{"ca is none", func(c *binlog.Config) { c.TLS, c.TLSCA = "skip-verify", noPEM }, "holds no PEM certificate"},
+		{"heartbeat row", func(c *binlog.Config) { c.HeartbeatRow = time.Millisecond }, "source.heartbeat_row 1ms: want 0 for none, or at least 10ms"},
+		{"backfill schema", func(c *binlog.Config) { c.Backfill.Schema = "a.b" }, `source.backfill.schema "a.b": want the name of a schema`},
+		{"backfill chunk", func(c *binlog.Config) { c.Backfill.Chunk = time.Minute }, "source.backfill.chunk 1m0s: want 1ms to 10s"},
+		{"backfill rate", func(c *binlog.Config) { c.Backfill.Rate = -1 }, "source.backfill.rate -1: want rows per second, or 0 for no limit"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c := validConfig()
@@ -61,7 +66,8 @@ func TestConfig_AllFaultsAtOnce(t *testing.T) {
 func TestConfig_Defaults(t *testing.T) {
 	got := binlog.Config{}.WithDefaults()
 	want := binlog.Config{Mode: "auto", StartAt: "earliest", Heartbeat: 5 * time.Second, ReadTimeout: 15 * time.Second, TLS: "off"}
-	if got != want {
+	want.Backfill = binlog.BackfillConfig{Schema: "rowtide", Auto: new(true), Chunk: 500 * time.Millisecond}
+	if !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v, want %+v", got, want)
 	}
 	if got := (binlog.Config{Heartbeat: time.Minute}).WithDefaults().ReadTimeout; got != 3*time.Minute {

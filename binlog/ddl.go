@@ -3,29 +3,38 @@ package binlog
 import (
 	"bytes"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/go-mysql-org/go-mysql/replication"
+
+	"github.com/rowtide/rowtide"
 )
 
-// warnOfUnloggedRows tells, loudly, of a statement that takes rows of a watched
-// table away without logging them: TRUNCATE, DROP, and ALTER of partitions. Their
-// entries stay in Redis until they age out; nothing in the log says which they
-// are.
-func (a *assembler) warnOfUnloggedRows(schema string, q []byte, h *replication.EventHeader) {
-	verb := firstWord(q)
-	if verb != "TRUNCATE" && verb != "DROP" && (verb != "ALTER" || !bytes.Contains(bytes.ToUpper(q), []byte("PARTITION"))) {
-		return
-	}
+// lostRows makes changes of a statement that takes rows of watched tables away,
+// or brings others, without logging them: TRUNCATE, DROP, RENAME, and ALTER that
+// renames or touches partitions. Nothing in the log says which rows they are, so
+// a change says that all are gone.
+func (a *assembler) lostRows(schema string, q []byte, h *replication.EventHeader) []rowtide.Change {
 	words := wordsOf(q)
-	for table := range a.watched {
+	switch verb := firstWord(q); {
+	case verb == "TRUNCATE", verb == "DROP", verb == "RENAME":
+	case verb == "ALTER" && (hasWord(words, "PARTITION") || hasWord(words, "PARTITIONING") || hasWord(words, "RENAME") || hasWord(words, "TABLESPACE")):
+	default:
+		return nil
+	}
+	var out []rowtide.Change
+	for _, table := range slices.Sorted(maps.Keys(a.watched)) {
 		ts, name, _ := strings.Cut(table, ".")
 		if !hasWord(words, name) || ts != schema && !hasWord(words, ts) {
 			continue
 		}
-		a.log.Warn("rows of a watched table are gone without a trace in the log; their entries stay until they age out, rowtide verify lists them",
+		a.log.Warn("a statement took rows of a watched table away without logging them; every entry made of the table is read again",
 			"table", table, "statement", fmt.Sprintf("%.100s", q), "position", fmt.Sprintf("%s:%d", a.file, h.LogPos))
+		out = append(out, rowtide.Change{Table: &rowtide.Table{Schema: ts, Name: name}, Op: rowtide.OpTruncate})
 	}
+	return out
 }
 
 // elsewhere reports whether a statement was made in, and names, only schemas that

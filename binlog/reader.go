@@ -77,7 +77,16 @@ func (r *Reader) Query(ctx context.Context, query string, args ...any) (cols []s
 // Each runs a SELECT and hands its rows to fn one by one, which may keep them.
 // It always prepares: the text protocol rounds FLOAT to six digits.
 func (r *Reader) Each(ctx context.Context, query string, args []any, fn func(cols []string, row []rowtide.Value) error) error {
-	stmt, err := r.db.PrepareContext(ctx, query)
+	return each(ctx, r.db, query, args, fn)
+}
+
+// preparer is a *sql.DB, a *sql.Conn or a *sql.Tx.
+type preparer interface {
+	PrepareContext(ctx context.Context, query string) (*sql.Stmt, error)
+}
+
+func each(ctx context.Context, db preparer, query string, args []any, fn func(cols []string, row []rowtide.Value) error) error {
+	stmt, err := db.PrepareContext(ctx, query)
 	if err != nil {
 		return &QueryError{query, err}
 	}

@@ -178,10 +178,14 @@ func brief(tx rowtide.Tx) string {
 		switch c.Op {
 		case rowtide.OpInsert:
 			out = append(out, "+"+show(c.After))
+		case rowtide.OpRead:
+			out = append(out, "="+show(c.After))
 		case rowtide.OpDelete:
 			out = append(out, "-"+show(c.Before))
 		case rowtide.OpUpdate:
 			out = append(out, show(c.Before)+">"+show(c.After))
+		case rowtide.OpTruncate:
+			out = append(out, "truncate "+c.Table.String())
 		}
 	}
 	return strings.Join(out, "; ")

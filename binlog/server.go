@@ -39,8 +39,11 @@ func (c Config) openDB() (*sql.DB, error) {
 	// A host that dies without a word must not hold a query for ever; longer than
 	// any wait that we ask the server for.
 	d.ReadTimeout, d.WriteTimeout = 2*visibilityWait, 2*visibilityWait
-	// TIMESTAMP columns must read the same from a SELECT as from the log.
-	d.Params = map[string]string{"time_zone": "'+00:00'"}
+	// TIMESTAMP and CHAR columns must read the same from a SELECT as from the log,
+	// whatever the server's defaults are.
+	d.Params = map[string]string{
+		"time_zone": "'+00:00'", "sql_mode": "REPLACE(@@sql_mode, 'PAD_CHAR_TO_FULL_LENGTH', '')", "autocommit": "1",
+	}
 	conn, err := driver.NewConnector(d)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", c.Addr, err)
@@ -125,10 +128,15 @@ func (s *Server) head(ctx context.Context, db *sql.DB) (file string, pos uint64,
 	return file, pos, gtids, nil
 }
 
+// queryer is a *sql.DB, a *sql.Conn or a *sql.Tx.
+type queryer interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
 // eachRow runs a SHOW statement, whose columns differ between versions, and
 // hands each row over by column name.
-func eachRow(ctx context.Context, db *sql.DB, query string, fn func(map[string]string) error) error {
-	rows, err := db.QueryContext(ctx, query)
+func eachRow(ctx context.Context, db queryer, query string, fn func(map[string]string) error, args ...any) error {
+	rows, err := db.QueryContext(ctx, query, args...)
 	if err != nil {
 		return err
 	}

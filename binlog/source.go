@@ -42,6 +42,7 @@ type Source struct {
 
 	db     *sql.DB
 	server *Server
+	events events
 
 	start    Checkpoint
 	fresh    bool // no checkpoint: begin by file, whatever the mode
@@ -49,6 +50,7 @@ type Source struct {
 	received *gtidSet // handed over, not necessarily acknowledged
 	pos      rowtide.Position
 	progress *Progress
+	marks    *marks // nil without a backfiller
 }
 
 // New makes a source for the watched tables ("schema.table"). It does no I/O.
@@ -57,6 +59,7 @@ func New(cfg Config, watched []string, log *slog.Logger, obs Observer) *Source {
 	for _, t := range watched {
 		s.watched[t] = true
 	}
+	s.events.list.Store(&watched)
 	return s
 }
 
@@ -123,6 +126,9 @@ func (s *Source) recheck(ctx context.Context) error {
 		}
 		return err
 	}
+	if c.Epoch != s.start.Epoch {
+		s.marks.abandon() // they may never come from this server
+	}
 	s.start.Source, s.start.Epoch = c.Source, c.Epoch
 	s.progress.adopt(c.Source, c.Epoch)
 	return nil
@@ -142,11 +148,13 @@ func fatal(err error) bool {
 // stream runs one connection; took reports whether it delivered anything.
 func (s *Source) stream(ctx context.Context, h Handler) (took bool, err error) {
 	d := &dialer{timeout: s.cfg.ReadTimeout}
-	link := &link{ctx: ctx}
+	link := &link{ctx: ctx, gate: &s.events.mu}
 	link.asm = newAssembler(s.start.Epoch, s.server.charsets, s.watched, s.pos, func(ctx context.Context, tx *rowtide.Tx) error {
+		reached := s.marks.pass(tx)
 		if err := h.HandleTx(ctx, tx); err != nil {
 			return err
 		}
+		reached.tell()
 		link.took.Store(true)
 		s.obs.Received(tx)
 		s.pos = rowtide.Position{File: tx.Position.File, Pos: tx.Position.Pos}
@@ -156,6 +164,12 @@ func (s *Source) stream(ctx context.Context, h Handler) (took bool, err error) {
 		return nil
 	})
 	link.asm.log = s.log
+	s.events.mu.Lock()
+	s.events.asm = link.asm
+	s.events.mu.Unlock()
+	if s.marks != nil {
+		link.asm.own = s.marks.tables
+	}
 	syncer, err := s.syncer(d, link)
 	if err != nil {
 		return false, &streamError{err}
@@ -216,7 +230,11 @@ func (s *Source) syncer(d *dialer, h replication.EventHandler) (*replication.Bin
 		Option:                  s.prepare,
 	}
 	if l, ok := h.(*link); ok {
-		cfg.RowsEventDecodeFunc = l.asm.decodeWatched
+		cfg.RowsEventDecodeFunc = func(e *replication.RowsEvent, data []byte) error {
+			l.gate.Lock() // the list of watched tables
+			defer l.gate.Unlock()
+			return l.asm.decodeWatched(e, data)
+		}
 	}
 	return replication.NewBinlogSyncer(cfg), nil
 }
@@ -264,6 +282,7 @@ func (s *Source) Close() error {
 type link struct {
 	ctx  context.Context //nolint:containedctx // the library's handler takes none
 	asm  *assembler
+	gate *sync.Mutex // held while an event is taken in
 	took atomic.Bool
 	mu   sync.Mutex
 	err  error
@@ -271,7 +290,9 @@ type link struct {
 
 // HandleEvent implements replication.EventHandler.
 func (l *link) HandleEvent(e *replication.BinlogEvent) error {
+	l.gate.Lock()
 	err := l.asm.event(l.ctx, e.Header, e.Event)
+	l.gate.Unlock()
 	if err != nil {
 		l.mu.Lock()
 		l.err = err

@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/rowtide/rowtide/aggregator"
-	"github.com/rowtide/rowtide/binlog"
 	"github.com/rowtide/rowtide/publisher"
 )
 
@@ -24,8 +23,14 @@ type Config struct {
 	// Name tells several daemons on one Redis apart; it names the checkpoint.
 	//
 	// Defaults to "main".
-	Name       string                    `mapstructure:"name"`
-	Source     binlog.Config             `mapstructure:"source"`
+	Name string `mapstructure:"name"`
+	// Role is all, reader (changes go to Kafka) or applier (they come from there);
+	// `rowtide run --role` goes before it.
+	//
+	// Defaults to all.
+	Role       string                    `mapstructure:"role"`
+	Election   Election                  `mapstructure:"election"`
+	Source     Source                    `mapstructure:"source"`
 	Redis      Redis                     `mapstructure:"redis"`
 	Kafka      publisher.Config          `mapstructure:"kafka"`
 	Checkpoint Checkpoint                `mapstructure:"checkpoint"`
@@ -80,6 +85,9 @@ type HTTP struct {
 	// Pprof serves /debug/pprof too. Off by default: a profile tells much and
 	// costs something.
 	Pprof bool `mapstructure:"pprof"`
+	// AdminToken is what POST /admin/reload wants as "Authorization: Bearer …".
+	// Empty: the admin routes are refused.
+	AdminToken string `mapstructure:"admin_token"`
 }
 
 // Log says how much is told. The steady state is silent at info.
@@ -102,6 +110,10 @@ func (c Config) WithDefaults() Config {
 	if c.Name == "" {
 		c.Name = "main"
 	}
+	if c.Role == "" {
+		c.Role = RoleAll
+	}
+	c.Election = c.Election.withDefaults(c.Role)
 	c.Source = c.Source.WithDefaults()
 	if c.Redis.Prefix == "" {
 		c.Redis.Prefix = publisher.DefaultPrefix
@@ -132,7 +144,7 @@ func (c Config) WithDefaults() Config {
 func (c Config) Validate() error {
 	return errors.Join(
 		c.Source.Validate(), c.Redis.validate(), c.Kafka.Validate(), c.Checkpoint.validate(),
-		c.Aggregator.Validate(), c.Log.validate(), aggregator.ValidateModules(c.Modules),
+		c.Aggregator.Validate(), c.Log.validate(), aggregator.ValidateModules(c.Modules), c.validateRebuilds(), c.validateRole(),
 	)
 }
 

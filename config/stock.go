@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"regexp"
+	"slices"
+	"strings"
 
 	"github.com/rowtide/rowtide/stockapi"
 )
@@ -61,7 +64,7 @@ func (c Stock) Validate() error {
 	if len(c.Stock.Kafka.Brokers) == 0 {
 		errs = append(errs, errors.New("stock.kafka.brokers is missing: list at least one host:port"))
 	}
-	return errors.Join(append(errs, c.DB.validate(), c.Redis.validate(), c.Stock.Validate(), c.Log.validate())...)
+	return errors.Join(append(errs, c.DB.validate(), c.Redis.validate(), c.stockFaults(), c.Log.validate())...)
 }
 
 func (d DB) validate() error {
@@ -76,4 +79,38 @@ func (d DB) validate() error {
 		errs = append(errs, errors.New("db.name is missing: name the database that holds the stock tables"))
 	}
 	return errors.Join(errs...)
+}
+
+var limitFault = regexp.MustCompile(`^: (id|per|max) `)
+
+// stockFaults gives the faults of the section stock, which speak of keys as the
+// package does, the paths of the file.
+func (c Stock) stockFaults() error {
+	var errs []error
+	for _, err := range leaves(c.Stock.Validate()) {
+		text := strings.TrimPrefix(err.Error(), "stock: ")
+		switch {
+		case strings.HasPrefix(text, "prefix "):
+			text = "redis." + text
+		case strings.HasPrefix(text, "limit "):
+			text = c.limitFault(text)
+		case strings.HasPrefix(text, "at most "):
+			text = "stock.limits: " + text
+		default:
+			text = "stock." + text
+		}
+		errs = append(errs, errors.New(text))
+	}
+	return errors.Join(errs...)
+}
+
+// limitFault finds the limit that a sentence is about, of several with one id the
+// last.
+func (c Stock) limitFault(text string) string {
+	for i, l := range slices.Backward(c.Stock.Limits) {
+		if rest, ok := strings.CutPrefix(text, fmt.Sprintf("limit %q", l.ID)); ok {
+			return fmt.Sprintf("stock.limits[%d] (%s)%s", i, l.ID, limitFault.ReplaceAllString(rest, ".$1 "))
+		}
+	}
+	return "stock.limits: " + text
 }

@@ -54,6 +54,10 @@ func keysOf(v reflect.Value, prefix string) []key {
 		if tag == "-" {
 			continue
 		}
+		if tag == ",squash" {
+			out = append(out, keysOf(v.Field(i), prefix)...)
+			continue
+		}
 		f, path := v.Field(i), prefix+tag
 		for f.Kind() == reflect.Pointer {
 			f = f.Elem()
@@ -201,6 +205,7 @@ func TestExampleConfig_HasEveryKeyWithItsDefaultAndAComment(t *testing.T) {
 	// What has no default is taken over; all else must be what an empty file has.
 	var want config.Config
 	want.Source.Addr, want.Source.User, want.Source.ServerID = got.Source.Addr, got.Source.User, got.Source.ServerID
+	want.Source.Feed.Brokers, want.Source.Feed.Topics, want.Source.Feed.Types = got.Source.Feed.Brokers, got.Source.Feed.Topics, got.Source.Feed.Types
 	want.Redis.Addrs, want.Kafka.Brokers = got.Redis.Addrs, got.Kafka.Brokers
 	for _, m := range got.Modules {
 		want.Modules = append(want.Modules, aggregator.ModuleConfig{Name: m.Name, Key: m.Key, From: m.From, Rebuild: m.Rebuild, Watch: m.Watch})

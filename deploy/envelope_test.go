@@ -38,6 +38,31 @@ for v in json.load(open("testdata/wire/partitions.json")):
     h = key_hash(v["key"]["module"], v["key"]["id"])
     assert h == int(v["hash"], 16) and (h ^ h >> 32) % 12 == v["partition_of_12"], v
     n += 1
+
+def sequence(*records):
+    told, doubts = [], []
+    hear = follower(lambda *item: told.append(item), lambda: doubts.append(1))
+    for r in records:
+        hear(r)
+    return len(told), len(doubts)
+
+def rec(run, base, seq, items=1):
+    head = struct.pack(">BBHQQQQQI", 0xB7, 1, 0, run << 40 | base, seq, 0, 0, 0, items)
+    return head + items * (struct.pack(">BHQ", 0, 1, 7) + b"\x01m\x011")
+
+for records, want in [
+    ([rec(1, 0, 1), rec(1, 0, 2), rec(1, 0, 2, 0), rec(1, 0, 3)], (3, 0)),
+    ([rec(1, 0, 41), rec(1, 0, 43)], (2, 1)),
+    ([rec(1, 0, 1), rec(1, 0, 2, 0)], (1, 1)),
+    ([rec(1, 0, 2), rec(2, 2, 3), rec(2, 2, 4)], (3, 0)),
+    ([rec(1, 0, 1), rec(2, 2, 3)], (2, 1)),
+    ([rec(1, 0, 2), rec(2, 2, 4)], (2, 1)),
+    ([rec(1, 0, 2), rec(2, 2, 3, 0)], (1, 1)),
+    ([rec(1, 0, 5), rec(2, 0, 1)], (2, 0)),
+    ([rec(1, 0, 5), rec(2, 5, 6), rec(1, 0, 6), rec(2, 5, 7)], (4, 0)),
+    ([b"?", rec(1, 0, 1)[:-1]], (0, 2)),
+]:
+    assert sequence(*records) == want, (sequence(*records), want)
 print(n)
 `
 
@@ -46,11 +71,11 @@ func TestEnvelopeDoc_PythonReadsTheGoldenVectors(t *testing.T) {
 	if err != nil {
 		t.Skip("python3 is not installed")
 	}
-	m := regexp.MustCompile("(?s)```python\n(.*?)```").FindStringSubmatch(read(t, "docs/envelope.md"))
-	if m == nil {
-		t.Fatal("docs/envelope.md has no reader")
+	m := regexp.MustCompile("(?s)```python\n(.*?)```").FindAllStringSubmatch(read(t, "docs/envelope.md"), -1)
+	if len(m) != 2 {
+		t.Fatalf("docs/envelope.md has %d parts in Python, want the reader and the consumer", len(m))
 	}
-	cmd := exec.CommandContext(t.Context(), python, "-c", m[1]+checkVectors)
+	cmd := exec.CommandContext(t.Context(), python, "-c", m[0][1]+m[1][1]+checkVectors)
 	cmd.Dir = root
 	out, err := cmd.CombinedOutput()
 	if err != nil {

@@ -84,11 +84,15 @@ func (c *Cache) push(inv *rowtide.Invalidation, b *rowtide.Batch, now int64) {
 	if !ok {
 		return
 	}
-	e := rowtide.Entry{Key: inv.Key, Version: inv.Version, BuiltAt: b.SentAt, TTL: m.policy.value.TTL, Payload: inv.Value}
-	if inv.Empty {
-		e.Flags, e.TTL, e.Payload = rowtide.FlagEmpty|rowtide.FlagDeleted, m.policy.empty.TTL, nil
+	if !m.current(inv.Version) {
+		return // built before all of the module was to be read again
 	}
-	w := m.policy.window(inv.Empty)
+	rules := m.rules()
+	e := rowtide.Entry{Key: inv.Key, Version: inv.Version, BuiltAt: b.SentAt, TTL: rules.value.TTL, Payload: inv.Value}
+	if inv.Empty {
+		e.Flags, e.TTL, e.Payload = rowtide.FlagEmpty|rowtide.FlagDeleted, rules.empty.TTL, nil
+	}
+	w := rules.window(inv.Empty)
 	// A refusal leaves the entry marked: the next read goes to Redis.
-	c.store.keep(&candidate{slot: c.slot(inv.Key), entry: e, began: now, soft: w.Refresh, hard: w.TTL}, now)
+	c.store.keep(&candidate{slot: c.slot(inv.Key), entry: e, began: now, soft: w.Refresh, hard: w.TTL, turnedAt: m.live.turnedAt.Load()}, now)
 }

@@ -19,6 +19,16 @@ type Bus interface {
 	Close() error
 }
 
+// ControlBus is a Bus that also carries what the daemon says of its modules:
+// settings and generations (rowtide.ModuleControl).
+type ControlBus interface {
+	Bus
+	// Control calls apply with every control record that is there now, in order,
+	// and then returns; Run delivers those that follow. Open calls it once, before
+	// Run. A bus on which the daemon says nothing of modules returns nil.
+	Control(ctx context.Context, apply func(key string, value []byte)) error
+}
+
 // Sink takes what a Bus delivers. Its methods do not block on anything but
 // short locks, and never on Redis or a loader (race R23).
 type Sink interface {

@@ -153,6 +153,7 @@ func TestSequence(t *testing.T) {
 		b.Items = []rowtide.Invalidation{{Key: eventKey(1), Version: 1}}
 		return b
 	}
+	run := rowtide.NewProducer
 	tests := []struct {
 		name    string
 		records []rowtide.Batch
@@ -169,6 +170,18 @@ func TestSequence(t *testing.T) {
 		{"new producer before its first batch", []rowtide.Batch{items(1, 9), beat(2, 0), items(2, 1)}, 0},
 		{"new producer whose first records are missing", []rowtide.Batch{items(1, 9), items(2, 2)}, 1},
 		{"new producer known by heartbeat only", []rowtide.Batch{items(1, 9), beat(2, 1)}, 1},
+		{"restart", []rowtide.Batch{items(run(1, 0), 1), items(run(1, 0), 2), items(run(2, 2), 3), items(run(2, 2), 4)}, 0},
+		{"restart heard by heartbeat", []rowtide.Batch{items(run(1, 0), 1), beat(run(2, 1), 1), items(run(2, 1), 2)}, 0},
+		{"restart from a late heartbeat", []rowtide.Batch{items(run(1, 0), 2), beat(run(1, 0), 1), items(run(2, 1), 2)}, 0},
+		{"restart, the end of the run before is missing", []rowtide.Batch{items(run(1, 0), 1), items(run(2, 2), 3)}, 1},
+		{"restart, the end of the run before is missing, heard by heartbeat", []rowtide.Batch{items(run(1, 0), 1), beat(run(2, 2), 2)}, 1},
+		{"restart, its first record is missing", []rowtide.Batch{items(run(1, 0), 1), items(run(2, 1), 3)}, 1},
+		{"restart, its first record is missing, heard by heartbeat", []rowtide.Batch{items(run(1, 0), 1), beat(run(2, 1), 2)}, 1},
+		{"restart after an older run had higher numbers", []rowtide.Batch{items(run(1, 0), 900), items(run(2, 0), 1), items(run(3, 2), 3)}, 1},
+		{"two daemons from the same record", []rowtide.Batch{items(run(1, 0), 5), items(run(2, 5), 6), items(run(1, 0), 6), items(run(1, 0), 7), items(run(2, 5), 7), beat(run(1, 0), 7)}, 0},
+		{"two daemons, one starts behind the other's newest record", []rowtide.Batch{items(run(1, 0), 5), items(run(1, 0), 6), items(run(2, 5), 6), items(run(1, 0), 7)}, 1},
+		{"two daemons, a record of one is missing behind the same number of the other", []rowtide.Batch{items(run(1, 0), 5), items(run(2, 5), 6), items(run(1, 0), 6), items(run(2, 5), 8), items(run(1, 0), 7)}, 1},
+		{"two daemons, the second's first is missing behind the same number of the other", []rowtide.Batch{items(run(1, 0), 5), items(run(1, 0), 6), items(run(2, 5), 7)}, 1},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/rowtide/rowtide"
 	"github.com/rowtide/rowtide/internal/overwrite"
 )
 
@@ -39,7 +40,8 @@ type Cache struct {
 	closed atomic.Bool
 	wg     sync.WaitGroup // flights, loader calls, Redis calls
 
-	modules atomic.Pointer[map[moduleID]*core]
+	modules  atomic.Pointer[map[moduleID]*core]
+	controls map[string]rowtide.ModuleControl // what the daemon said last, by module; mu guards it
 
 	closeOnce sync.Once
 	closeErr  error
@@ -60,7 +62,7 @@ func Open(ctx context.Context, opt Options) (*Cache, error) {
 	}
 	bus := opt.Bus
 	if bus == nil {
-		bus = newKafkaBus(opt.Brokers, opt.Topic, opt.Kafka, opt.Logger)
+		bus = newKafkaBus(&opt)
 	}
 	if err := ping(ctx, opt.Redis); err != nil {
 		return nil, fmt.Errorf("open localsync: %w", err)
@@ -74,6 +76,11 @@ func Open(ctx context.Context, opt Options) (*Cache, error) {
 	c, err := newCache(opt, bus, n)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open localsync: %w", err), bus.Close())
+	}
+	if cb, ok := bus.(ControlBus); ok {
+		if err := cb.Control(ctx, c.control); err != nil {
+			return nil, errors.Join(fmt.Errorf("open localsync: %w", err), bus.Close(), c.store.close())
+		}
 	}
 	c.run()
 	return c, nil
@@ -90,6 +97,7 @@ func newCache(opt Options, bus Bus, partitions int32) (*Cache, error) {
 	c.parts = newPartitions(partitions, c.now())
 	c.marks.lag = opt.ReplicaLag
 	c.modules.Store(&map[moduleID]*core{})
+	c.controls = map[string]rowtide.ModuleControl{}
 	c.life, c.end = context.WithCancel(context.Background())
 	c.remote = &remote{
 		rdb: opt.Redis, script: redis.NewScript(overwrite.Script),

@@ -11,7 +11,8 @@ import (
 // and payload bytes. Module wraps it.
 type core struct {
 	c      *Cache
-	policy policy
+	policy policy // as the code gives it; rules is what is in force
+	live   live
 	head   string // what every local name begins with: "module:version:"
 	load   loadFunc
 	stats  moduleStats
@@ -86,7 +87,9 @@ func (m *core) look(name string, hash uint64, want rowtide.Version) (result, ver
 // judge decides by the row alone. stale is whether the entry, if served, would
 // have to be called so.
 func (m *core) judge(row *meta, now int64, want rowtide.Version) (v verdict, stale bool) {
-	if now >= row.hardAt() {
+	rules := m.rules()
+	soft, hard := rules.caps(row.has(metaEmpty))
+	if now >= min(row.hardAt(), row.verified+hard) {
 		return absent, true
 	}
 	if row.has(metaDegraded) {
@@ -97,9 +100,9 @@ func (m *core) judge(row *meta, now int64, want rowtide.Version) (v verdict, sta
 	}
 	p := &m.c.parts[row.part]
 	// What was verified at the very instant of the loss is suspect too.
-	suspect := p.suspectBefore.Load()
+	suspect := max(p.suspectBefore.Load(), m.live.turnedAt.Load())
 	doubt := row.has(metaInvalid) || row.verified <= suspect ||
-		m.c.silent(row.part, now) && now-row.verified > int64(m.policy.maxStale)
+		m.c.silent(row.part, now) && now-row.verified > int64(rules.maxStale)
 	switch {
 	case row.version < want:
 		return recheck, true
@@ -108,7 +111,7 @@ func (m *core) judge(row *meta, now int64, want rowtide.Version) (v verdict, sta
 		return serve, true
 	case doubt:
 		return recheck, true
-	case now >= row.softAt() && !row.hushed(now, 0):
+	case now >= min(row.softAt(), row.verified+soft) && !row.hushed(now, 0):
 		return renew, false
 	}
 	return serve, false

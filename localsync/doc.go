@@ -39,8 +39,16 @@
 // it never claims a change that the replica it was read from did not have.
 //
 // Gaps. Records carry a dense sequence per producer and partition, heartbeats
-// repeat its head. A hole puts the partition's entries in doubt with one store to
+// repeat its head, and a restarted daemon says what it goes on from. A hole puts the partition's entries in doubt with one store to
 // memory; each is checked against Redis when it is next read. Nothing is flushed.
+//
+// # What the daemon decides
+//
+// The daemon tells the settings of its modules over the control topic: ages, what
+// to do on errors, max_stale. They are in force from the next read on and win over
+// those of the code, unless [ModuleConfig].Pinned. A new generation of a module
+// puts all its entries in doubt with one store; each is loaded again when it is
+// next read (a module without a loader takes what Redis holds).
 //
 // # What it costs when things are away
 //

@@ -20,6 +20,8 @@ type fakeBus struct {
 	sequence   map[int32]uint64
 	producer   uint64
 	running    chan struct{}
+	controls   []rowtide.ModuleControl // there at Open
+	apply      func(key string, value []byte)
 	closed     atomic.Int32
 }
 
@@ -33,6 +35,17 @@ func (b *fakeBus) Open(context.Context) (int32, error) {
 	}
 	return b.partitions, nil
 }
+
+func (b *fakeBus) Control(_ context.Context, apply func(key string, value []byte)) error {
+	b.apply = apply
+	for _, c := range b.controls {
+		b.control(c)
+	}
+	return nil
+}
+
+// control is a record on the control topic; when it returns, it is applied.
+func (b *fakeBus) control(c rowtide.ModuleControl) { b.apply(c.Name, c.AppendControl(nil)) }
 
 func (b *fakeBus) Run(ctx context.Context, sink localsync.Sink) error {
 	b.mu.Lock()

@@ -34,7 +34,9 @@ type attempt struct {
 	// watermark is what loaded values may claim. It is taken before anything is
 	// read: a version read after the value would claim too much (race R17).
 	watermark rowtide.Version
-	last      bool
+	// generation, like watermark, is as of before the reading.
+	generation uint32
+	last       bool
 }
 
 // maxAttempts bounds how often a flight starts over because a change came in
@@ -110,6 +112,7 @@ func (m *core) fly(ctx context.Context, fs []*flight, n int) {
 	for ; len(fs) > 0; n++ {
 		a := &attempt{began: m.c.now(), last: n >= maxAttempts}
 		a.watermark = m.c.marks.at(a.began)
+		a.generation = m.live.generation.Load()
 		for _, f := range fs {
 			f.floor, f.resident = m.c.store.standing(f.hash, a.began)
 		}
@@ -142,13 +145,14 @@ func (m *core) land(f *flight, r result) {
 // settle keeps an entry and lands its flight. It returns false when the store
 // refused it because of something newer and the flight should start over.
 func (m *core) settle(a *attempt, f *flight, level Level, e rowtide.Entry) bool {
-	w := m.policy.window(e.Empty())
+	w := m.rules().window(e.Empty())
 	if e.Version == 0 {
 		// No watermark yet: a second look as soon as there can be one (race R3).
 		w.Refresh = min(w.Refresh, m.c.opt.ReplicaLag)
 	}
 	refusal := m.c.store.keep(&candidate{
 		slot: f.slot, entry: e, began: a.began, soft: w.Refresh, hard: w.TTL, loaded: level == LevelLoader,
+		turnedAt: m.live.turnedAt.Load(),
 	}, m.c.now())
 	r := result{
 		payload: e.Payload, version: e.Version, verified: a.began, level: level, empty: e.Empty(),

@@ -23,15 +23,16 @@ type kafkaBus struct {
 	client   sarama.Client
 	consumer sarama.Consumer
 	parts    []sarama.PartitionConsumer // by partition
+	control  controlLog
 }
 
 // reopenAfter is the pause between attempts to consume a partition again.
 const reopenAfter = 250 * time.Millisecond
 
-func newKafkaBus(brokers []string, topic string, conf *sarama.Config, log *slog.Logger) *kafkaBus {
+func newKafkaBus(opt *Options) *kafkaBus {
 	c := sarama.NewConfig()
-	if conf != nil {
-		own := *conf
+	if opt.Kafka != nil {
+		own := *opt.Kafka
 		c = &own
 	} else {
 		c.ClientID = "rowtide-localsync"
@@ -43,7 +44,7 @@ func newKafkaBus(brokers []string, topic string, conf *sarama.Config, log *slog.
 	// number of partitions, and keys would map wrongly for ever.
 	c.Metadata.AllowAutoTopicCreation = false
 	c.Consumer.Return.Errors = true
-	return &kafkaBus{brokers: brokers, topic: topic, conf: c, log: log}
+	return &kafkaBus{brokers: opt.Brokers, topic: opt.Topic, conf: c, log: opt.Logger, control: controlLog{topic: opt.ControlTopic}}
 }
 
 // Open implements Bus. sarama takes no context; its own timeouts bound the call.
@@ -88,6 +89,9 @@ func (b *kafkaBus) Run(ctx context.Context, sink Sink) error {
 	var wg sync.WaitGroup
 	for p := range b.parts {
 		wg.Go(func() { b.follow(ctx, int32(p), sink) })
+	}
+	if b.control.apply != nil {
+		wg.Go(func() { b.followControl(ctx) })
 	}
 	wg.Wait()
 	return nil
@@ -157,10 +161,14 @@ func (b *kafkaBus) reopen(ctx context.Context, p int32) bool {
 
 // Close implements Bus.
 func (b *kafkaBus) Close() error {
-	for _, pc := range b.parts {
+	parts := b.parts
+	if b.control.part != nil {
+		parts = append(parts, b.control.part)
+	}
+	for _, pc := range parts {
 		pc.AsyncClose()
 	}
-	for _, pc := range b.parts {
+	for _, pc := range parts {
 		// What is drained here was fetched after Run ended; nobody wants it.
 		for range pc.Messages() {
 		}

@@ -158,6 +158,78 @@ func TestKafka_DeliversEveryPartitionFromItsPinnedEnd(t *testing.T) {
 	}
 }
 
+// record writes one record of the control topic.
+func (b *broker) record(topic, key string, value []byte) {
+	b.t.Helper()
+	_, _, err := b.producer.SendMessage(&sarama.ProducerMessage{Topic: topic, Key: sarama.StringEncoder(key), Value: sarama.ByteEncoder(value)})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *broker) generation(n uint32) {
+	b.t.Helper()
+	c := rowtide.ModuleControl{Name: "event", Generation: n}
+	b.record("rowtide.control", c.Name, c.AppendControl(nil))
+}
+
+func wantGeneration(t *testing.T, c *localsync.Cache, n uint32) {
+	t.Helper()
+	eventually(t, "the generation is known", func() bool { return c.Stats().Modules[0].Generation == n })
+}
+
+func declare(t *testing.T, c *localsync.Cache) {
+	t.Helper()
+	if _, err := localsync.NewModule(c, localsync.ModuleConfig[int64]{Name: "event"}, localsync.Codec[string](text{}), nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestKafka_ControlTopicIsReadFromItsStartAndFollowed(t *testing.T) {
+	brokers := fakeKafka(t)
+	b := newBroker(t, brokers, topic)
+	b.create(1)
+	if err := b.admin.CreateTopic("rowtide.control", &sarama.TopicDetail{NumPartitions: 1, ReplicationFactor: 1}, false); err != nil {
+		t.Fatal(err)
+	}
+	for n := range uint32(5) {
+		b.generation(n)
+	}
+	c := openKafka(t, localsync.Options{Redis: smallRedis(t), Brokers: brokers})
+	declare(t, c)
+	if got := c.Stats().Modules[0].Generation; got != 4 {
+		t.Fatalf("generation %d at once, want 4", got)
+	}
+	b.generation(5)
+	wantGeneration(t, c, 5)
+	// Made anew, as by an operator: read from its new start.
+	if err := b.admin.DeleteTopic("rowtide.control"); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.admin.CreateTopic("rowtide.control", &sarama.TopicDetail{NumPartitions: 1, ReplicationFactor: 1}, false); err != nil {
+		t.Fatal(err)
+	}
+	b.generation(6)
+	wantGeneration(t, c, 6)
+}
+
+func TestKafka_ControlTopicThatComesLaterIsFound(t *testing.T) {
+	brokers := fakeKafka(t)
+	b := newBroker(t, brokers, topic)
+	b.create(1)
+	began := time.Now()
+	c := openKafka(t, localsync.Options{Redis: smallRedis(t), Brokers: brokers})
+	if took := time.Since(began); took > 500*time.Millisecond {
+		t.Errorf("Open took %s without a control topic", took)
+	}
+	declare(t, c)
+	if err := b.admin.CreateTopic("rowtide.control", &sarama.TopicDetail{NumPartitions: 1, ReplicationFactor: 1}, false); err != nil {
+		t.Fatal(err)
+	}
+	b.generation(1)
+	wantGeneration(t, c, 1)
+}
+
 // The topic is made anew: our offset lies past its end. What was kept before is
 // suspect, and delivery goes on.
 func TestKafka_OffsetOutOfRangeTurnsSuspectAndGoesOn(t *testing.T) {

@@ -44,6 +44,8 @@ func NewModule[K comparable, V any](
 		c: c, policy: p, flights: map[string]*flight{},
 		head: localName(rowtide.Key{Module: p.name, Version: p.version}),
 	}}
+	m.core.live.policy.Store(&m.core.policy)
+	m.core.live.turnedAt.Store(never)
 	if loader != nil {
 		m.core.load = m.loadWith(loader)
 	}
@@ -60,6 +62,11 @@ func (c *Cache) register(m *core) bool {
 	old := *c.modules.Load()
 	if _, ok := old[id]; ok {
 		return false
+	}
+	if mc, ok := c.controls[id.name]; ok {
+		if err := m.follow(&mc); err != nil {
+			c.opt.Logger.Warn("module settings of the daemon are not usable, keeping the code's", "module", id.name, "error", err)
+		}
 	}
 	next := maps.Clone(old)
 	next[id] = m

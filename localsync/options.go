@@ -39,6 +39,12 @@ type Options struct {
 	//
 	// Defaults to DefaultTopic.
 	Topic string
+	// ControlTopic tells the settings of modules (see ModuleConfig.Pinned) and when
+	// all of a module is to be read again. Without that topic the code's own
+	// settings stay in force.
+	//
+	// Defaults to the Prefix and ".control".
+	ControlTopic string
 	// Prefix of every Redis key; it must be the daemon's.
 	//
 	// Defaults to DefaultPrefix.
@@ -93,6 +99,7 @@ type Options struct {
 func (o Options) WithDefaults() Options {
 	setDefault(&o.Topic, DefaultTopic)
 	setDefault(&o.Prefix, DefaultPrefix)
+	setDefault(&o.ControlTopic, o.Prefix+".control")
 	setDefault(&o.MaxBytes, DefaultMaxBytes)
 	setDefault(&o.MaxFloors, DefaultMaxFloors)
 	setDefault(&o.FloorAge, DefaultFloorAge)

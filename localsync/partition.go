@@ -58,8 +58,9 @@ func raise(a *atomic.Int64, v int64) {
 
 // heads follows the dense sequence of each producer of a partition.
 type heads struct {
-	heard bool
-	last  map[uint64]head
+	heard  bool
+	latest uint64 // sequence of the record heard last, whoever sent it
+	last   map[uint64]head
 }
 
 type head struct {
@@ -86,11 +87,15 @@ func (h *heads) observe(b *rowtide.Batch, now int64) (missed bool) {
 	switch {
 	case ok:
 		missed = before > known.sequence
-	case h.heard:
-		// A producer that starts while we listen starts at the beginning.
-		missed = before > 0
+	case h.heard && before > 0:
+		// A producer that starts while we listen goes on from the record that was
+		// the log's last, which must be ours, and its first record must be the one
+		// after. Only in a new log does it start at the beginning. A second daemon
+		// that wrote in between makes this a false alarm.
+		base := rowtide.ProducerBase(b.Producer)
+		missed = before != base || base != h.latest
 	}
-	h.heard = true
+	h.heard, h.latest = true, b.Sequence
 	h.last[b.Producer] = head{max(known.sequence, b.Sequence), now}
 	if len(h.last) > maxHeads {
 		h.dropOldest()

@@ -83,6 +83,10 @@ type ModuleConfig[K comparable] struct {
 	//
 	// Defaults to DefaultLoadTimeout.
 	LoadTimeout time.Duration
+	// Pinned keeps the settings above as they are. Otherwise those that the daemon
+	// gives the module (ttl, refresh, empty, on_error, max_stale of its file) are
+	// in force from the next read on, whenever they change.
+	Pinned bool
 	// Key spells a key's id as the daemon's key template does.
 	//
 	// Defaults to the decimal or the text itself when K is an integer or string
@@ -100,12 +104,13 @@ type policy struct {
 	maxStale time.Duration
 	batch    int
 	timeout  time.Duration
+	pinned   bool
 }
 
 func (c ModuleConfig[K]) policy() (policy, error) {
 	p := policy{
 		name: c.Name, version: c.Version, value: Window{c.TTL, c.Refresh}, empty: c.Empty,
-		onError: c.OnError, maxStale: c.MaxStale, batch: c.Batch, timeout: c.LoadTimeout,
+		onError: c.OnError, maxStale: c.MaxStale, batch: c.Batch, timeout: c.LoadTimeout, pinned: c.Pinned,
 	}
 	setDefault(&p.version, 1)
 	setDefault(&p.value.TTL, DefaultTTL)
@@ -152,6 +157,16 @@ func (p *policy) window(empty bool) Window {
 		w = p.empty
 	}
 	return Window{TTL: jitter(w.TTL), Refresh: jitter(w.Refresh)}
+}
+
+// caps bounds the ages, in nanoseconds, of entries that were kept under longer
+// ones; those kept under these are below, whatever their jitter.
+func (p *policy) caps(empty bool) (soft, hard int64) {
+	w := &p.value
+	if empty {
+		w = &p.empty
+	}
+	return int64(w.Refresh) / 10 * 11, int64(w.TTL) / 10 * 11
 }
 
 // jitter spreads d by a tenth either way.

@@ -90,11 +90,16 @@ func (m *core) take(a *attempt, f *flight, value []byte) step {
 		f.reread = true
 		return startOver
 	}
+	// All of the module is to be read again. Without a loader only the daemon can.
+	if m.load != nil && e.Generation < m.live.generation.Load() {
+		f.behind = &result{payload: e.Payload, version: e.Version, verified: a.began, level: LevelRedis, empty: e.Empty(), stale: true}
+		return toLoader
+	}
 	// A refresh that finds the value which it is to refresh asks the source,
 	// unless another node did so lately. BuiltAt is a foreign wall clock; it
 	// decides about work only, never about order.
 	if f.refresh && m.load != nil && e.Version == f.resident {
-		if m.c.opt.Now().Sub(e.BuiltAt) >= m.policy.window(e.Empty()).Refresh {
+		if m.c.opt.Now().Sub(e.BuiltAt) >= m.rules().window(e.Empty()).Refresh {
 			return toLoader
 		}
 	}
@@ -187,12 +192,12 @@ func (m *core) loadBatch(ctx context.Context, a *attempt, fs []*flight) (again [
 
 func (m *core) entry(a *attempt, f *flight, l loaded) rowtide.Entry {
 	e := rowtide.Entry{
-		Key: f.slot.key, Version: a.watermark, Flags: rowtide.FlagFill,
-		BuiltAt: m.c.opt.Now(), TTL: m.policy.value.TTL, Payload: l.payload,
+		Key: f.slot.key, Version: a.watermark, Flags: rowtide.FlagFill, Generation: a.generation,
+		BuiltAt: m.c.opt.Now(), TTL: m.rules().value.TTL, Payload: l.payload,
 	}
 	if l.absent {
 		e.Flags |= rowtide.FlagEmpty
-		e.TTL, e.Payload = m.policy.empty.TTL, nil
+		e.TTL, e.Payload = m.rules().empty.TTL, nil
 	}
 	return e
 }
@@ -252,7 +257,7 @@ func (m *core) fail(a *attempt, f *flight, cause error) {
 	last, v := m.look(f.name, f.hash, 0)
 	m.c.store.hush(f.hash, m.c.now(), f.refresh)
 	switch {
-	case m.policy.onError == Optional && cause != nil:
+	case m.rules().onError == Optional && cause != nil:
 		if !f.refresh {
 			m.degrade(a, f)
 		}
@@ -275,7 +280,7 @@ func (m *core) fail(a *attempt, f *flight, cause error) {
 // without a version, so that anything real takes its place (race R15).
 func (m *core) degrade(a *attempt, f *flight) {
 	m.c.store.keep(&candidate{
-		slot: f.slot, began: a.began, soft: degradedFor, hard: degradedFor, degraded: true,
+		slot: f.slot, began: a.began, soft: degradedFor, hard: degradedFor, degraded: true, turnedAt: never,
 		entry: rowtide.Entry{Key: f.slot.key, Flags: rowtide.FlagEmpty | rowtide.FlagFill, BuiltAt: m.c.opt.Now()},
 	}, m.c.now())
 }

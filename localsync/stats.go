@@ -20,6 +20,8 @@ type Stats struct {
 type ModuleStats struct {
 	Name    string
 	Version uint16
+	// Generation is the module's as the daemon gives it; 0 without a control topic.
+	Generation uint32
 	// Local, Redis and Loader are reads by the level that answered. Readers that
 	// share one load count each.
 	Local, Redis, Loader uint64
@@ -132,7 +134,7 @@ func (m *core) snapshot() ModuleStats {
 	loading := len(m.flights)
 	m.mu.Unlock()
 	return ModuleStats{
-		Name: m.policy.name, Version: m.policy.version,
+		Name: m.policy.name, Version: m.policy.version, Generation: m.live.generation.Load(),
 		Local: s.levels[LevelLocal].Load(), Redis: s.levels[LevelRedis].Load(), Loader: s.levels[LevelLoader].Load(),
 		Empty: s.empty.Load(), Stale: s.stale.Load(), Errors: s.errors.Load(),
 		Loads: s.loads.Load(), LoadErrors: s.loadErrors.Load(), Refreshes: s.refreshes.Load(),

@@ -164,7 +164,8 @@ type candidate struct {
 	entry      rowtide.Entry
 	began      int64 // when the read of it began
 	soft, hard time.Duration
-	loaded     bool // by this node's loader, as against read from Redis or pushed
+	loaded     bool  // by this node's loader, as against read from Redis or pushed
+	turnedAt   int64 // of the module; what was verified before is to be read again
 	degraded   bool
 }
 
@@ -188,7 +189,7 @@ func (s *store) keep(c *candidate, now int64) Refusal {
 		if c.degraded && !old.has(metaInvalid) {
 			return RefusedOlder
 		}
-		switch r := yield(&old, &next); r {
+		switch r := yield(&old, &next, c.turnedAt); r {
 		case keepOld:
 			return RefusedOlder
 		case touchOld:
@@ -256,7 +257,7 @@ const (
 )
 
 // yield decides between a resident value and a new one.
-func yield(old, next *meta) outcome {
+func yield(old, next *meta, turnedAt int64) outcome {
 	switch {
 	case next.has(metaDegraded):
 		return takeNew
@@ -264,6 +265,8 @@ func yield(old, next *meta) outcome {
 		return keepOld
 	case next.version > old.version:
 		return takeNew
+	case old.verified <= turnedAt && next.verified > turnedAt:
+		return takeNew // of a newer generation
 	case next.has(metaFill) && !old.has(metaFill):
 		// A loaded value never beats the change itself (race R2).
 		return touchOld

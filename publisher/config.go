@@ -3,6 +3,7 @@ package publisher
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"time"
 )
 
@@ -47,6 +48,40 @@ type Config struct {
 	//
 	// Defaults to 200ms.
 	Heartbeat time.Duration `mapstructure:"heartbeat"`
+	// ControlTopic tells nodes the settings of modules; it is compacted.
+	//
+	// Defaults to the prefix and ".control".
+	ControlTopic string `mapstructure:"control_topic"`
+	// ChangesTopic carries row changes from a reader to appliers.
+	//
+	// Defaults to the prefix and ".changes".
+	ChangesTopic string `mapstructure:"changes_topic"`
+	// Group is the appliers' consumer group.
+	//
+	// Defaults to the prefix and ".appliers".
+	Group string `mapstructure:"group"`
+	// DLQTopic keeps the changes that were set aside; it is compacted.
+	//
+	// Defaults to the prefix and ".dlq".
+	DLQTopic string `mapstructure:"dlq_topic"`
+	// TLS is off, on or skip-verify.
+	//
+	// Defaults to off.
+	TLS string `mapstructure:"tls"`
+	// TLSCA is a PEM file with the authorities to trust instead of the system's.
+	TLSCA string `mapstructure:"tls_ca"`
+	// SASL is how the daemon logs in.
+	SASL SASL `mapstructure:"sasl"`
+}
+
+// SASL is a login at the brokers.
+type SASL struct {
+	// Mechanism is PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512; empty is no login.
+	Mechanism string `mapstructure:"mechanism"`
+	User      string `mapstructure:"user"`
+	Password  string `mapstructure:"password"`
+	// PasswordFile is read at start when Password is empty.
+	PasswordFile string `mapstructure:"password_file"`
 }
 
 // WithDefaults returns a copy with every empty optional field filled in.
@@ -69,6 +104,21 @@ func (c Config) WithDefaults() Config {
 	if c.Heartbeat == 0 {
 		c.Heartbeat = DefaultHeartbeat
 	}
+	if c.ControlTopic == "" {
+		c.ControlTopic = c.Prefix + ".control"
+	}
+	if c.ChangesTopic == "" {
+		c.ChangesTopic = c.Prefix + ".changes"
+	}
+	if c.Group == "" {
+		c.Group = c.Prefix + ".appliers"
+	}
+	if c.DLQTopic == "" {
+		c.DLQTopic = c.Prefix + ".dlq"
+	}
+	if c.TLS == "" {
+		c.TLS = "off"
+	}
 	return c
 }
 
@@ -83,6 +133,42 @@ func (c Config) Validate() error {
 	}
 	if c.Heartbeat < 10*time.Millisecond || c.Heartbeat > time.Second {
 		errs = append(errs, fmt.Errorf("kafka.heartbeat %s: want 10ms to 1s; nodes count as cut off after 3s", c.Heartbeat))
+	}
+	topics := map[string]string{}
+	for _, t := range []struct{ key, name string }{{"kafka.topic", c.Topic}, {"kafka.control_topic", c.ControlTopic}, {"kafka.dlq_topic", c.DLQTopic}, {"kafka.changes_topic", c.ChangesTopic}} {
+		if !topicName.MatchString(t.name) {
+			errs = append(errs, fmt.Errorf("%s %q: want up to 249 letters, digits, dots, dashes and underscores", t.key, t.name))
+		}
+		if other, ok := topics[t.name]; ok {
+			errs = append(errs, fmt.Errorf("%s %q is %s already: want topics of their own", t.key, t.name, other))
+		}
+		topics[t.name] = t.key
+	}
+	return errors.Join(append(errs, c.validateLogin())...)
+}
+
+var topicName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,249}$`)
+
+func (c Config) validateLogin() error {
+	var errs []error
+	if c.TLS != "off" && c.TLS != "on" && c.TLS != "skip-verify" {
+		errs = append(errs, fmt.Errorf("kafka.tls %q: want off, on or skip-verify", c.TLS))
+	}
+	if c.TLSCA != "" && c.TLS != "on" {
+		errs = append(errs, fmt.Errorf("kafka.tls_ca is set but kafka.tls is %q: set it to on", c.TLS))
+	}
+	s := c.SASL
+	if s.Mechanism == "" {
+		if s != (SASL{}) {
+			errs = append(errs, errors.New("kafka.sasl.mechanism is missing: want PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"))
+		}
+		return errors.Join(errs...)
+	}
+	if _, ok := mechanisms[s.Mechanism]; !ok {
+		errs = append(errs, fmt.Errorf("kafka.sasl.mechanism %q: want PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512", s.Mechanism))
+	}
+	if s.User == "" || s.Password == "" {
+		errs = append(errs, errors.New("kafka.sasl.user and kafka.sasl.password (or password_file) are both needed to log in"))
 	}
 	return errors.Join(errs...)
 }

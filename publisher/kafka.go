@@ -6,33 +6,31 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/IBM/sarama"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/rowtide/rowtide"
 	"github.com/rowtide/rowtide/internal/backoff"
 )
 
-// One record is bounded in items and, for long ids, in bytes before compression:
-// well below the broker's default limit of 1 MB.
-const (
-	maxRecordItems = 4000
-	maxRecordBytes = 256 << 10
-	itemBytes      = 32 // an item without its id
-)
-
 // Kafka broadcasts invalidations. Broadcast is for one goroutine; Run sends the
 // heartbeats beside it.
 type Kafka struct {
-	cfg      Config
-	log      *slog.Logger
-	obs      Observer
-	producer uint64 // of the records, see rowtide.Batch
+	cfg Config
+	log *slog.Logger
+	obs Observer
 
+	producer []uint64 // of the records, by partition; see rowtide.Batch
+	client   sarama.Client
 	sync     sarama.SyncProducer
-	sequence []uint64 // last one given out, by partition; Broadcast's own
+
+	// Broadcast's own.
+	sequence []uint64 // last one given out, by partition
+	limit    int      // bytes of a record
 
 	mu sync.Mutex
 	// acked is what heartbeats announce: a sequence that is still under way would
@@ -41,6 +39,10 @@ type Kafka struct {
 	heardAt   []time.Time // when a partition last got a record
 	beating   []bool      // a heartbeat of the partition is under way
 	watermark rowtide.Version
+	// claimed has the watermarks of the partitions that are ours; nil: all are.
+	claimed map[int32]rowtide.Version
+
+	busy chan struct{} // holds a token during Broadcast
 }
 
 // ProducerConfig is the sarama config that [NewKafka] needs: idempotent, all
@@ -59,35 +61,80 @@ func ProducerConfig() *sarama.Config {
 	c.Net.DialTimeout, c.Net.ReadTimeout, c.Net.WriteTimeout = 5*time.Second, 5*time.Second, 5*time.Second
 	c.Producer.Timeout = 4 * time.Second
 	c.Net.MaxOpenRequests = 1
+	// What we read ourselves has an end; closing then waits this long.
+	c.Consumer.MaxWaitTime = 100 * time.Millisecond
 	c.Metadata.AllowAutoTopicCreation = false
 	return c
 }
 
-// NewKafka makes a broadcaster over a client made with [ProducerConfig]. The
-// topic must exist: see [EnsureTopic].
+// startTimeout bounds the reading of the topic's last records.
+const startTimeout = 10 * time.Second
+
+// NewKafka makes a broadcaster over a client made with [ProducerConfig]. It reads
+// the last record of each partition, for up to 10 s, and goes on with its
+// sequence. The topic must exist: see [EnsureTopic].
 func NewKafka(cfg Config, client sarama.Client, log *slog.Logger, obs Observer) (*Kafka, error) {
 	parts, err := client.Partitions(cfg.Topic)
 	if err != nil {
 		return nil, fmt.Errorf("read partitions of topic %s: %w", cfg.Topic, err)
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	defer cancel()
+	sequence, err := lastSequences(ctx, client, cfg.Topic, parts, log)
+	if err != nil {
+		return nil, err
+	}
 	p, err := sarama.NewSyncProducerFromClient(client)
 	if err != nil {
 		return nil, fmt.Errorf("make producer: %w", err)
 	}
-	return &Kafka{
-		cfg: cfg, log: log, obs: obs, producer: rand.Uint64(), //nolint:gosec // a label, not a secret
-		sync: p, sequence: make([]uint64, len(parts)), acked: make([]uint64, len(parts)), heardAt: make([]time.Time, len(parts)), beating: make([]bool, len(parts)),
-	}, nil
+	k := &Kafka{
+		cfg: cfg, log: log, obs: obs, client: client, sync: p, limit: maxRecordBytes, busy: make(chan struct{}, 1),
+		sequence: sequence, acked: slices.Clone(sequence),
+		producer: make([]uint64, len(parts)), heardAt: make([]time.Time, len(parts)), beating: make([]bool, len(parts)),
+	}
+	run := rand.Uint32() //nolint:gosec // a label, not a secret
+	for i := range parts {
+		k.producer[i] = rowtide.NewProducer(run, sequence[i])
+	}
+	return k, nil
+}
+
+// lastSequences is the sequence of each partition's last record, 0 where there
+// is none.
+func lastSequences(ctx context.Context, client sarama.Client, topic string, parts []int32, log *slog.Logger) ([]uint64, error) {
+	out := make([]uint64, len(parts))
+	var g errgroup.Group
+	for i, p := range parts {
+		g.Go(func() error {
+			_, err := readTo(ctx, client, topic, p, fromLast, func(m *sarama.ConsumerMessage) error {
+				b, err := rowtide.DecodeBatch(m.Value)
+				if err != nil {
+					// Nodes cannot read it either: it has put them in doubt, so that
+					// starting at 0 hides nothing from them.
+					log.Warn("last record is not readable, its partition's sequence starts anew", "topic", topic, "partition", p, "offset", m.Offset, "err", err)
+				}
+				out[i] = b.Sequence
+				return nil
+			})
+			return err
+		})
+	}
+	return out, g.Wait()
 }
 
 // Broadcast announces entries and returns nil only when every record is
-// acknowledged by all in-sync replicas. A broker that is away is waited for.
+// acknowledged by all in-sync replicas. A broker that is away is waited for. A
+// topic whose max.message.bytes is small gets smaller records; it is an error
+// only when a single invalidation without a value does not fit.
 func (k *Kafka) Broadcast(ctx context.Context, entries []rowtide.Entry, watermark rowtide.Version, oldest time.Time) error {
+	k.busy <- struct{}{} // only Claim can have the place, for a moment
+	defer func() { <-k.busy }()
 	began := time.Now()
 	var msgs []*sarama.ProducerMessage
 	if len(entries) > 0 {
-		msgs = k.records(entries, watermark, oldest, began)
-		if err := k.send(ctx, msgs); err != nil {
+		var err error
+		if msgs, err = k.announce(ctx, entries, watermark, oldest, began); err != nil {
 			return err
 		}
 		k.obs.Broadcast(len(entries), time.Since(began))
@@ -102,52 +149,24 @@ func (k *Kafka) Broadcast(ctx context.Context, entries []rowtide.Entry, watermar
 	return nil
 }
 
-// records makes one record per partition (more only when one would grow too
-// large), with the partition's next sequence.
-func (k *Kafka) records(entries []rowtide.Entry, watermark rowtide.Version, oldest, now time.Time) []*sarama.ProducerMessage {
-	n := int32(len(k.sequence)) //nolint:gosec // partitions are counted in int32
-	byPart := make([][]rowtide.Invalidation, n)
-	size := make([]int, n)
-	var out []*sarama.ProducerMessage
-	flush := func(p int32) {
-		k.sequence[p]++
-		b := rowtide.Batch{
-			Producer: k.producer, Sequence: k.sequence[p], Watermark: watermark, SentAt: now, CommittedAt: oldest, Items: byPart[p],
+// announce makes the records and sends them, in smaller ones if the topic
+// refuses them for their size.
+func (k *Kafka) announce(ctx context.Context, entries []rowtide.Entry, watermark rowtide.Version, oldest, now time.Time) ([]*sarama.ProducerMessage, error) {
+	first := slices.Clone(k.sequence)
+	for {
+		msgs := k.records(entries, watermark, oldest, now)
+		err := k.send(ctx, msgs)
+		var size *refusal
+		if !errors.As(err, &size) {
+			return msgs, err
 		}
-		out = append(out, k.message(p, &b))
-		byPart[p], size[p] = nil, 0
-	}
-	for i := range entries {
-		e := &entries[i]
-		p := e.Key.Partition(n)
-		if byPart[p] == nil {
-			byPart[p] = make([]rowtide.Invalidation, 0, min(len(entries)*5/4/len(byPart)+4, maxRecordItems))
+		if err := k.shrink(size); err != nil {
+			return nil, err
 		}
-		byPart[p] = append(byPart[p], rowtide.Invalidation{Key: e.Key, Version: e.Version, Empty: e.Empty()})
-		size[p] += itemBytes + len(e.Key.ID)
-		if len(byPart[p]) == maxRecordItems || size[p] >= maxRecordBytes {
-			flush(p)
-		}
+		// The same numbers again: what went through comes twice, which nodes do
+		// not mind, and what did not leaves no hole.
+		copy(k.sequence, first)
 	}
-	for p := range n {
-		if len(byPart[p]) > 0 {
-			flush(p)
-		}
-	}
-	return out
-}
-
-// batchBytes is about how long the record will be.
-func batchBytes(b *rowtide.Batch) int {
-	n := 64
-	for i := range b.Items {
-		n += itemBytes + len(b.Items[i].Key.ID)
-	}
-	return n
-}
-
-func (k *Kafka) message(p int32, b *rowtide.Batch) *sarama.ProducerMessage {
-	return &sarama.ProducerMessage{Topic: k.cfg.Topic, Partition: p, Value: sarama.ByteEncoder(b.AppendBatch(make([]byte, 0, batchBytes(b))))}
 }
 
 // send repeats what was not acknowledged until it is. A record that went through
@@ -163,6 +182,9 @@ func (k *Kafka) send(ctx context.Context, msgs []*sarama.ProducerMessage) error 
 				k.obs.KafkaAway(nil)
 			}
 			return nil
+		}
+		if r := refused(err); r != nil {
+			return r
 		}
 		if !failing {
 			k.log.Warn("kafka refuses records, holding the source back until it accepts them", "topic", k.cfg.Topic, "err", err)
@@ -181,13 +203,39 @@ func (k *Kafka) send(ctx context.Context, msgs []*sarama.ProducerMessage) error 
 // left to its own timeouts.
 func (k *Kafka) try(ctx context.Context, msgs []*sarama.ProducerMessage) error {
 	done := make(chan error, 1)
-	go func() { done <- k.sync.SendMessages(msgs) }()
+	waves := waves(msgs, len(k.sequence))
+	go func() {
+		for _, wave := range waves {
+			if err := k.sync.SendMessages(wave); err != nil {
+				done <- err
+				return
+			}
+		}
+		done <- nil
+	}()
 	select {
 	case err := <-done:
 		return err
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// waves are the messages to send at once, one of each partition: what shares a
+// request also shares the topic's limit of its size, and a later record of a
+// partition does not leave before an earlier one has arrived.
+func waves(msgs []*sarama.ProducerMessage, partitions int) [][]*sarama.ProducerMessage {
+	var out [][]*sarama.ProducerMessage
+	nth := make([]int, partitions)
+	for _, m := range msgs {
+		n := nth[m.Partition]
+		nth[m.Partition]++
+		if n == len(out) {
+			out = append(out, nil)
+		}
+		out[n] = append(out[n], m)
+	}
+	return out
 }
 
 // again copies messages without the state that the producer left in them.
@@ -233,12 +281,13 @@ func (k *Kafka) beats(now time.Time) map[int32]*sarama.ProducerMessage {
 	defer k.mu.Unlock()
 	out := map[int32]*sarama.ProducerMessage{}
 	for i, seq := range k.acked {
-		if k.beating[i] || now.Sub(k.heardAt[i]) < k.cfg.Heartbeat {
+		mark, ours := k.mark(int32(i), k.watermark) //nolint:gosec // partitions are counted in int32
+		if !ours || k.beating[i] || now.Sub(k.heardAt[i]) < k.cfg.Heartbeat {
 			continue
 		}
 		k.beating[i] = true
-		b := rowtide.Batch{Producer: k.producer, Sequence: seq, Watermark: k.watermark, SentAt: now}
-		out[int32(i)] = k.message(int32(i), &b) //nolint:gosec // partitions are counted in int32
+		b := rowtide.Batch{Producer: k.producer[i], Sequence: seq, Watermark: mark, SentAt: now}
+		out[int32(i)] = k.message(int32(i), &b, 0) //nolint:gosec // partitions are counted in int32
 	}
 	return out
 }

@@ -9,8 +9,9 @@ import (
 // Observer is told what the publisher does, for metrics. Its methods must not
 // block and may be called from several goroutines.
 type Observer interface {
-	// Overwrote: n keys had this result.
-	Overwrote(result overwrite.Result, n int)
+	// Overwrote: n keys of the module had this result. A key of another type is
+	// told once, however often its write is repeated.
+	Overwrote(module string, result overwrite.Result, n int)
 	// Broadcast: n invalidations were acknowledged after d.
 	Broadcast(n int, d time.Duration)
 	// RedisAway: Redis refuses writes (err) or accepts them again (nil).
@@ -23,7 +24,7 @@ type Observer interface {
 type NopObserver struct{}
 
 // Overwrote implements Observer.
-func (NopObserver) Overwrote(overwrite.Result, int) {}
+func (NopObserver) Overwrote(string, overwrite.Result, int) {}
 
 // Broadcast implements Observer.
 func (NopObserver) Broadcast(int, time.Duration) {}

@@ -2,8 +2,6 @@ package publisher
 
 import (
 	"context"
-	"crypto/sha1" //nolint:gosec // Redis names scripts by SHA-1
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -22,74 +20,149 @@ import (
 const (
 	// keysPerCall is where one script call is cheapest per key (measured at 10, 50
 	// and 100 keys; 50 was best). In a cluster the keys of a call must share a
-	// slot, so there it is one.
+	// slot, so there a call is as large as a flush has keys of one.
 	keysPerCall = 50
-	// callsPerPipeline bounds one round trip to 1,000 keys, some 250 KB.
-	callsPerPipeline = 20
+	// keysPerPipeline bounds one round trip, to some 250 KB of small values.
+	keysPerPipeline = 1000
 	// lanes write side by side; Redis itself has one core, a second lane hides the
 	// client's own work.
 	lanes = 2
 )
 
+// ErrBraces means that a key of a module with layout plain cannot be written to a
+// cluster: its id has a brace, so that value and version would have different
+// slots. Change the module's key, or its layout.
+var ErrBraces = errors.New("an id with braces cannot have layout plain in a cluster")
+
 // Redis overwrites entries.
 type Redis struct {
 	rdb     redis.UniversalClient
 	prefix  string
-	perCall int
-	sha     string
+	layout  func(module string) Layout
+	cluster bool
+	lanes   int
+	scripts *scripts
+	out     outage
 	log     *slog.Logger
 	obs     Observer
 }
 
+// RedisOption is a choice of [NewRedis].
+type RedisOption func(*Redis)
+
+// WithLayout asks of for the layout of a module at each write; it must be quick
+// and safe to call from several goroutines. Without it, all modules have
+// [LayoutEnvelope].
+func WithLayout(of func(module string) Layout) RedisOption {
+	return func(r *Redis) { r.layout = of }
+}
+
 // NewRedis makes a store on rdb. It does no I/O.
-func NewRedis(rdb redis.UniversalClient, prefix string, log *slog.Logger, obs Observer) *Redis {
-	sum := sha1.Sum([]byte(overwrite.Script)) //nolint:gosec // Redis names scripts by SHA-1
-	r := &Redis{rdb: rdb, prefix: prefix, perCall: keysPerCall, sha: hex.EncodeToString(sum[:]), log: log, obs: obs}
-	if _, ok := rdb.(*redis.ClusterClient); ok {
-		r.perCall = 1
+func NewRedis(rdb redis.UniversalClient, prefix string, log *slog.Logger, obs Observer, opts ...RedisOption) *Redis {
+	r := &Redis{
+		rdb: rdb, prefix: prefix, lanes: lanes, scripts: newScripts(), log: log, obs: obs,
+		layout: func(string) Layout { return LayoutEnvelope },
+	}
+	_, r.cluster = rdb.(*redis.ClusterClient)
+	for _, o := range opts {
+		o(r)
 	}
 	return r
 }
 
 // Overwrite stores every entry that is not older than what is there. It returns
-// nil only when Redis has answered for each. A Redis that is away, full or read
-// only is waited for; the script is harmless to repeat.
+// nil only when Redis has answered for each. A Redis that is away, full, read
+// only or in a failover is waited for; the script is harmless to repeat. The only
+// other error than ctx's is [ErrBraces], before anything is written.
 func (r *Redis) Overwrite(ctx context.Context, entries []rowtide.Entry) error {
-	per := max(r.perCall, (len(entries)+lanes-1)/lanes)
-	if per >= len(entries) {
-		return r.lane(ctx, entries) // the common small flush needs no goroutine
+	items, err := r.items(entries)
+	if err != nil {
+		return err
 	}
+	per := max(keysPerCall, (len(items)+r.lanes-1)/r.lanes)
+	if per >= len(items) {
+		return r.lane(ctx, items) // the common small flush needs no goroutine
+	}
+	// The keys of a flush differ, so which lane takes one does not matter.
 	g, ctx := errgroup.WithContext(ctx)
-	for part := range slices.Chunk(entries, per) {
+	for part := range slices.Chunk(items, per) {
 		g.Go(func() error { return r.lane(ctx, part) })
 	}
 	return g.Wait()
 }
 
-// lane writes its entries in pipelines, one after the other, each until it is
+// item is one entry on its way.
+type item struct {
+	*rowtide.Entry
+	name  string
+	slot  uint16 // 0 outside of a cluster
+	plain bool
+}
+
+// joins reports whether two items may share a script call.
+func (i *item) joins(o *item) bool { return i.slot == o.slot && i.plain == o.plain }
+
+// items names the entries' keys and puts those together that may share a call.
+func (r *Redis) items(entries []rowtide.Entry) ([]item, error) {
+	items := make([]item, len(entries))
+	together := true
+	for n := range entries {
+		i := &items[n]
+		i.Entry = &entries[n]
+		i.name = i.Key.Redis(r.prefix)
+		i.plain = r.layout(i.Key.Module) == LayoutPlain
+		if r.cluster {
+			i.slot = slotOf(i.name)
+			if i.plain && overwrite.Braced(i.name) {
+				return nil, fmt.Errorf("write key %s of module %s: %w", i.name, i.Key.Module, ErrBraces)
+			}
+		}
+		together = together && i.joins(&items[0])
+	}
+	if !together {
+		slices.SortStableFunc(items, func(a, b item) int {
+			if a.plain != b.plain {
+				if a.plain {
+					return 1
+				}
+				return -1
+			}
+			return int(a.slot) - int(b.slot)
+		})
+	}
+	return items, nil
+}
+
+// lane writes its items in pipelines, one after the other, each until it is
 // through.
-func (r *Redis) lane(ctx context.Context, entries []rowtide.Entry) error {
-	size := r.perCall * callsPerPipeline
-	for len(entries) > 0 {
-		n := min(size, len(entries))
-		if err := r.until(ctx, entries[:n]); err != nil {
+func (r *Redis) lane(ctx context.Context, items []item) error {
+	for part := range slices.Chunk(items, keysPerPipeline) {
+		if err := r.until(ctx, part); err != nil {
 			return err
 		}
-		entries = entries[n:]
 	}
 	return nil
 }
 
-func (r *Redis) until(ctx context.Context, entries []rowtide.Entry) error {
+func (r *Redis) until(ctx context.Context, items []item) error {
 	wait := backoff.New(20*time.Millisecond, 2*time.Second)
 	failing, loaded := false, false
+	perCall := keysPerCall
+	through := false
+	defer func() {
+		if failing {
+			r.out.leave(func() {
+				if through {
+					r.log.Info("redis accepts writes again")
+					r.obs.RedisAway(nil)
+				}
+			})
+		}
+	}()
 	for {
-		err := r.pipeline(ctx, entries)
+		err := r.pipeline(ctx, items, perCall)
 		if err == nil {
-			if failing {
-				r.log.Info("redis accepts writes again")
-				r.obs.RedisAway(nil)
-			}
+			through = true
 			return nil
 		}
 		if ctx.Err() != nil {
@@ -97,79 +170,50 @@ func (r *Redis) until(ctx context.Context, entries []rowtide.Entry) error {
 		}
 		if isNoScript(err) && !loaded {
 			loaded = true // once per refusal: a server that forgets at once is a fault
-			if err = r.rdb.ScriptLoad(ctx, overwrite.Script).Err(); err == nil {
+			if err = r.scripts.load(ctx, r.rdb); err == nil {
 				continue
 			}
 		}
 		loaded = false
+		if strings.HasPrefix(err.Error(), "TRYAGAIN") {
+			// The slot is moving and its keys are on both sides. Alone, each is
+			// found on one of them.
+			perCall = 1
+		}
+		if c, ok := r.rdb.(*redis.ClusterClient); ok {
+			// By itself the client keeps to a dead primary for a minute
+			// (github.com/redis/go-redis/issues/3979).
+			c.ReloadState(ctx)
+		}
 		if !failing {
 			failing = true
-			r.log.Warn("redis refuses writes, holding the source back until it accepts them", "err", err)
-			r.obs.RedisAway(err)
+			r.out.enter()
 		}
+		r.tell(err)
 		if err := wait.Wait(ctx); err != nil {
 			return err
 		}
 	}
 }
 
+// tell says once per outage that writes are refused, and once more for each
+// module that has a key of another type, for only people can mend that.
+func (r *Redis) tell(err error) {
+	var wrong *wrongTypeError
+	isWrong := errors.As(err, &wrong)
+	module := ""
+	if isWrong {
+		module = wrong.module
+	}
+	r.out.news(module, func(first bool) {
+		r.log.Warn("redis refuses writes, holding the source back until it accepts them", "err", err, "remedy", remedy(err))
+		if first {
+			r.obs.RedisAway(err)
+		}
+		if isWrong {
+			r.obs.Overwrote(module, overwrite.WrongType, 1)
+		}
+	})
+}
+
 func isNoScript(err error) bool { return strings.HasPrefix(err.Error(), "NOSCRIPT") }
-
-// pipeline sends one round trip of script calls. Codes are counted only when
-// all have answered, so that a repeat does not count twice.
-func (r *Redis) pipeline(ctx context.Context, entries []rowtide.Entry) error {
-	cmds := make([]*redis.Cmd, 0, len(entries)/r.perCall+1)
-	arena := make([]byte, 0, arenaSize(entries))
-	pipe := r.rdb.Pipeline()
-	for from := 0; from < len(entries); from += r.perCall {
-		part := entries[from:min(from+r.perCall, len(entries))]
-		keys := make([]string, len(part))
-		args := make([]any, 1, 1+2*len(part))
-		args[0] = string(overwrite.CDC)
-		for i := range part {
-			keys[i] = part[i].Key.Redis(r.prefix)
-			start := len(arena)
-			arena = part[i].AppendEnvelope(arena)
-			args = append(args, arena[start:len(arena):len(arena)], part[i].TTL.Milliseconds())
-		}
-		cmds = append(cmds, pipe.EvalSha(ctx, r.sha, keys, args...))
-	}
-	if _, err := pipe.Exec(ctx); err != nil {
-		return err
-	}
-	var counts [overwrite.WrongType + 1]int
-	at := 0
-	for _, cmd := range cmds {
-		codes, err := cmd.Int64Slice()
-		if err != nil {
-			return fmt.Errorf("read script result: %w", err)
-		}
-		for _, code := range codes {
-			if code < 0 || code >= int64(len(counts)) {
-				return fmt.Errorf("script returned code %d for %s", code, entries[at].Key)
-			}
-			if overwrite.Result(code) == overwrite.WrongType {
-				r.obs.Overwrote(overwrite.WrongType, 1)
-				return fmt.Errorf("key %s holds another type; rename or remove it, or change the prefix: %w", entries[at].Key.Redis(r.prefix), errWrongType)
-			}
-			counts[code]++
-			at++
-		}
-	}
-	for code, n := range counts {
-		if n > 0 {
-			r.obs.Overwrote(overwrite.Result(code), n)
-		}
-	}
-	return nil
-}
-
-var errWrongType = errors.New("WRONGTYPE")
-
-func arenaSize(entries []rowtide.Entry) int {
-	n := 0
-	for i := range entries {
-		n += rowtide.EnvelopeHeader + len(entries[i].Payload)
-	}
-	return n
-}

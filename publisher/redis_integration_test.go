@@ -141,27 +141,6 @@ func TestRedis_LoadsItsScriptAgain(t *testing.T) {
 	}
 }
 
-// G1: the daemon's account cannot delete, and needs nothing that could.
-func TestRedis_WorksWithoutTheRightToDelete(t *testing.T) {
-	s := privateRedis(t, testenv.Options{ACL: []string{
-		"daemon on >secret ~p:* +@all -del -unlink -expire -pexpire -expireat -pexpireat -persist -rename -renamenx -flushall -flushdb -keys -getdel -move -copy",
-	}})
-	rdb := dial(t, &redis.Options{Addr: s.Addr, Username: "daemon", Password: "secret"})
-	r := publisher.NewRedis(rdb, "p", quiet(), publisher.NopObserver{})
-	e := entry(1, 1)
-	gone := entry(1, 2)
-	gone.Flags, gone.Payload = rowtide.FlagEmpty|rowtide.FlagDeleted, nil
-	for _, x := range []rowtide.Entry{e, gone} {
-		if err := r.Overwrite(testContext(t), []rowtide.Entry{x}); err != nil {
-			t.Fatal(err)
-		}
-		holds(t, rdb, "p", x.Key, x.Version)
-	}
-	if err := rdb.Del(testContext(t), e.Key.Redis("p")).Err(); err == nil || !strings.Contains(err.Error(), "NOPERM") {
-		t.Errorf("DEL: %v, want it forbidden", err)
-	}
-}
-
 func TestRedis_WaitsThroughARestart(t *testing.T) {
 	s := privateRedis(t, testenv.Options{AppendOnly: true})
 	rdb, obs := dial(t, &redis.Options{Addr: s.Addr}), newObserver()

@@ -51,7 +51,7 @@ func newObserver() *observer {
 	return &observer{wrote: map[overwrite.Result]int{}, redis: make(chan error, 100), kafka: make(chan error, 100)}
 }
 
-func (o *observer) Overwrote(r overwrite.Result, n int) {
+func (o *observer) Overwrote(_ string, r overwrite.Result, n int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.wrote[r] += n
@@ -139,6 +139,12 @@ type topic struct {
 
 func openTopic(t *testing.T, brokers []string, partitions int32) *topic {
 	t.Helper()
+	return openTopicWith(t, brokers, partitions, nil)
+}
+
+// openTopicWith opens a topic that has these settings.
+func openTopicWith(t *testing.T, brokers []string, partitions int32, settings map[string]*string) *topic {
+	t.Helper()
 	cfg := publisher.Config{Brokers: brokers, Topic: testenv.UniqueName(t, "k"), Partitions: partitions, Heartbeat: 20 * time.Millisecond}.WithDefaults()
 	sc := publisher.ProducerConfig()
 	sc.Producer.Retry.Max = 2 // so that the publisher's own repeating is seen
@@ -150,6 +156,15 @@ func openTopic(t *testing.T, brokers []string, partitions int32) *topic {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { client.Close() })
+	if settings != nil {
+		admin, err := sarama.NewClusterAdminFromClient(client)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := admin.CreateTopic(cfg.Topic, &sarama.TopicDetail{NumPartitions: partitions, ReplicationFactor: -1, ConfigEntries: settings}, false); err != nil {
+			t.Fatal(err)
+		}
+	}
 	n, err := publisher.EnsureTopic(client, cfg)
 	if err != nil || n != partitions {
 		t.Fatalf("topic with %d partitions, %v; want %d", n, err, partitions)
@@ -170,6 +185,20 @@ func openTopic(t *testing.T, brokers []string, partitions int32) *topic {
 // records reads everything that is in the topic now, by partition.
 func (p *topic) records() map[int32][]rowtide.Batch {
 	p.t.Helper()
+	out := map[int32][]rowtide.Batch{}
+	p.raw(func(m *sarama.ConsumerMessage) {
+		b, err := rowtide.DecodeBatch(m.Value)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		out[m.Partition] = append(out[m.Partition], b)
+	})
+	return out
+}
+
+// raw calls fn with every record that is in the topic now.
+func (p *topic) raw(fn func(*sarama.ConsumerMessage)) {
+	p.t.Helper()
 	cfg := sarama.NewConfig()
 	cfg.Version = sarama.V2_8_0_0
 	client, err := sarama.NewClient(p.cfg.Brokers, cfg)
@@ -182,7 +211,6 @@ func (p *topic) records() map[int32][]rowtide.Batch {
 		p.t.Fatal(err)
 	}
 	defer consumer.Close()
-	out := map[int32][]rowtide.Batch{}
 	for part := range p.cfg.Partitions {
 		end, err := client.GetOffset(p.cfg.Topic, part, sarama.OffsetNewest)
 		if err != nil {
@@ -198,11 +226,7 @@ func (p *topic) records() map[int32][]rowtide.Batch {
 		for at := int64(0); at < end; {
 			select {
 			case m := <-pc.Messages():
-				b, err := rowtide.DecodeBatch(m.Value)
-				if err != nil {
-					p.t.Fatal(err)
-				}
-				out[part] = append(out[part], b)
+				fn(m)
 				at = m.Offset + 1
 			case <-time.After(patience):
 				p.t.Fatalf("partition %d: no record at offset %d of %d", part, at, end)
@@ -210,7 +234,6 @@ func (p *topic) records() map[int32][]rowtide.Batch {
 		}
 		pc.Close()
 	}
-	return out
 }
 
 // checkBus demands what a node relies on: data sequences dense from 1 and in

@@ -4,14 +4,15 @@
 #   scripts/setup.sh demo   a MySQL or MariaDB server and a Redis server
 #   scripts/setup.sh test   the above, MariaDB in any case, Java, Maven, a C
 #                           compiler for go test -race, and in the cache folder
-#                           MySQL 9.x and Apache Kafka 4.x
+#                           MySQL 9.x, Redis 8.x, Valkey 9.x and Apache Kafka 4.x
 #
 # A second run finds everything in place, is quiet and downloads nothing.
 #
-# MySQL comes from Debian's unstable suite and Kafka from Maven Central. Where
-# one of those two cannot be reached this script says so, leaves a file named
-# MISSING in that part's cache folder and still exits 0: `make test` then runs
-# degraded and says it in capitals. Any other fault is an error.
+# MySQL, Redis 8 and Valkey come from Debian's unstable suite and Kafka from
+# Maven Central. Where one of those two cannot be reached this script says so,
+# leaves a file named MISSING in that part's cache folder and still exits 0:
+# `make test` then runs degraded and says it in capitals. Any other fault is an
+# error.
 set -euo pipefail
 # The output of apt and java is read below, so it must not be translated.
 export LC_ALL=C
@@ -30,6 +31,7 @@ CACHE=${ROWTIDE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/rowtide}
 POLICY=/usr/sbin/policy-rc.d
 made_policy=
 scratch=
+closed=
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 die() {
@@ -124,7 +126,7 @@ java_is_17() {
 	[ "${version:-0}" -ge 17 ]
 }
 
-# ---------------------------------------------------------------- MySQL 9
+# ---------------------------------------------------------------- unstable
 
 # mirror prints the Debian mirror that this machine itself uses. apt reads its
 # own sources, so every form of them (one-line, deb822) is understood.
@@ -172,20 +174,21 @@ apt_or_unreachable() {
 	die "apt-get $* does not work with Debian's unstable suite"
 }
 
-# unpack_mysql DIR downloads mysqld and every library it needs, down to libc,
-# from the unstable suite, and unpacks them side by side into DIR. Started
-# through the unstable suite's own dynamic linker they run on any older Debian.
-# It returns 2 when the suite cannot be reached.
-unpack_mysql() {
-	local dir=$1 arch triplet linker deb uri keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+# open_unstable makes $scratch a private apt on the unstable suite, once for all
+# parts. It returns 2 when the suite cannot be reached.
+open_unstable() {
+	local arch uri keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+	[ -z "$closed" ] || return 2
+	[ -z "$scratch" ] || return 0
 	arch=$(dpkg --print-architecture)
 	case $arch in
 	amd64) triplet=x86_64-linux-gnu linker=ld-linux-x86-64.so.2 ;;
 	arm64) triplet=aarch64-linux-gnu linker=ld-linux-aarch64.so.1 ;;
-	*) die "MySQL for $arch is not known to this script" ;;
+	*) die "the unstable suite for $arch is not known to this script" ;;
 	esac
 	uri=$(mirror) || return 2
-	mkdir -p "$scratch"/lists/partial "$scratch"/cache/archives/partial "$dir"
+	scratch=$(mktemp -d)
+	mkdir -p "$scratch"/lists/partial "$scratch"/cache/archives/partial
 	echo "deb [signed-by=$keyring] $uri unstable main" >"$scratch/sources.list"
 	write_apt_conf
 	# An empty dpkg status makes apt resolve the whole closure from unstable;
@@ -200,46 +203,91 @@ unpack_mysql() {
 		Description: stands in for the real one
 
 	EOF
-	apt_or_unreachable update || return 2
-	apt_or_unreachable install -y --download-only mysql-server-core || return 2
+	apt_or_unreachable update || {
+		close_unstable
+		closed=yes # the other parts need not wait for the same timeouts
+		return 2
+	}
+}
+
+close_unstable() {
+	[ -z "$scratch" ] || rm -rf "$scratch"
+	scratch=
+}
+
+# unpack_unstable DIR PACKAGE [TAR-OPTION...] downloads a package and every
+# library it needs, down to libc, from the unstable suite, and unpacks them side
+# by side into DIR. Started through the unstable suite's own dynamic linker they
+# run on any older Debian. It returns 2 when the suite cannot be reached.
+unpack_unstable() {
+	local dir=$1 package=$2 deb
+	shift 2
+	open_unstable || return 2
+	rm -f "$scratch"/cache/archives/*.deb
+	apt_or_unreachable install -y --download-only "$package" || return 2
+	mkdir -p "$dir"
 	for deb in "$scratch"/cache/archives/*.deb; do
 		dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$dir" --no-same-owner \
 			--exclude='./usr/share/doc*' --exclude='./usr/share/man*' --exclude='./usr/share/locale*' \
-			--exclude='./usr/lib/systemd*' --exclude='./usr/bin/*' --exclude='*/gconv/*' ||
+			--exclude='./usr/lib/systemd*' --exclude='*/gconv/*' "$@" ||
 			die "cannot unpack $deb"
 	done
-	# The wrapper finds its files from its own place, so the folder can move.
-	cat >"$dir/mysqld" <<-EOF
+}
+
+# wrap DIR PROGRAM PATH [ARGUMENT...] writes DIR/PROGRAM, which starts DIR/PATH.
+# It finds its files from its own place, so the folder can move.
+wrap() {
+	local dir=$1 program=$2 path=$3
+	shift 3
+	cat >"$dir/$program" <<-EOF
 		#!/bin/sh
 		here=\$(cd "\$(dirname "\$0")" && pwd)
 		exec "\$here/usr/lib/$triplet/$linker" --library-path "\$here/usr/lib/$triplet" \\
-			"\$here/usr/sbin/mysqld" "\$@" --basedir="\$here/usr" --plugin-dir="\$here/usr/lib/mysql/plugin" \\
-			--lc-messages-dir="\$here/usr/share/mysql" --character-sets-dir="\$here/usr/share/mysql/charsets"
+			"\$here/$path" "\$@" $*
 	EOF
-	chmod 755 "$dir/mysqld"
-	"$dir/mysqld" --no-defaults --version | sed -n 's/.*Ver \([0-9.]*\).*/\1/p' >"$dir/VERSION.new"
-	[ -s "$dir/VERSION.new" ] || die "the unpacked mysqld does not run"
+	chmod 755 "$dir/$program"
 }
 
-setup_mysql() {
+unpack_mysql() {
+	unpack_unstable "$1" mysql-server-core --exclude='./usr/bin/*' || return 2
+	# shellcheck disable=SC2016 # $here is the wrapper's
+	wrap "$1" mysqld usr/sbin/mysqld '--basedir="$here/usr"' '--plugin-dir="$here/usr/lib/mysql/plugin"' \
+		'--lc-messages-dir="$here/usr/share/mysql"' '--character-sets-dir="$here/usr/share/mysql/charsets"'
+	"$1/mysqld" --no-defaults --version | sed -n 's/.*Ver \([0-9.]*\).*/\1/p' >"$1/VERSION.new"
+	[ -s "$1/VERSION.new" ] || die "the unpacked mysqld does not run"
+}
+
+# The servers' program is one of the tools' under another name, so it stays in
+# usr/bin and everything else of other packages there goes.
+unpack_redis() { unpack_store "$1" redis; }
+unpack_valkey() { unpack_store "$1" valkey; }
+
+unpack_store() {
+	local dir=$1 name=$2
+	unpack_unstable "$dir" "$name-server" || return 2
+	find "$dir/usr/bin" "$dir/usr/sbin" -mindepth 1 ! -name "$name-*" -delete 2>/dev/null || true
+	wrap "$dir" "$name-server" "usr/bin/$name-server"
+	"$dir/$name-server" --version | sed -n 's/.* v=\([0-9.]*\).*/\1/p' >"$dir/VERSION.new"
+	[ -s "$dir/VERSION.new" ] || die "the unpacked $name-server does not run"
+}
+
+# setup_unstable PART fills one folder of the cache by unpack_PART.
+setup_unstable() {
+	local part=$1 status=0
 	# VERSION is written last, so it stands only in a complete folder.
-	[ ! -e "$CACHE/mysql/VERSION" ] || [ "$(cat "$CACHE/mysql/LAYOUT" 2>/dev/null)" != "$LAYOUT" ] || return 0
+	[ ! -e "$CACHE/$part/VERSION" ] || [ "$(cat "$CACHE/$part/LAYOUT" 2>/dev/null)" != "$LAYOUT" ] || return 0
 	if ! have apt-get || [ -z "$(mirror || true)" ]; then
-		missing mysql "this machine's package sources name no Debian mirror"
+		missing "$part" "this machine's package sources name no Debian mirror"
 		return 0
 	fi
-	say "unpacking MySQL 9 from Debian's unstable suite into $CACHE/mysql"
-	scratch=$(mktemp -d)
-	rm -rf "$CACHE/mysql.new"
-	local status=0
-	unpack_mysql "$CACHE/mysql.new" || status=$?
+	say "unpacking $part from Debian's unstable suite into $CACHE/$part"
+	rm -rf "$CACHE/$part.new"
+	"unpack_$part" "$CACHE/$part.new" || status=$?
 	case $status in
-	0) adopt mysql ;;
-	2) missing mysql "Debian's unstable suite cannot be reached" ;;
-	*) die "unpacking MySQL stopped with status $status" ;;
+	0) adopt "$part" ;;
+	2) missing "$part" "Debian's unstable suite cannot be reached" ;;
+	*) die "unpacking $part stopped with status $status" ;;
 	esac
-	rm -rf "$scratch"
-	scratch=
 }
 
 # ---------------------------------------------------------------- Kafka 4
@@ -333,5 +381,8 @@ esac
 [ -n "$(server_binary redis-server || true)" ] || want redis-server
 install_wanted
 [ "$part" = test ] || exit 0
-setup_mysql
+for part in mysql redis valkey; do
+	setup_unstable "$part"
+done
+close_unstable
 setup_kafka

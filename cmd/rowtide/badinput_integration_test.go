@@ -67,13 +67,13 @@ func TestRun_BadInputNamesTheThingAndTheRemedy(t *testing.T) {
 		code  int
 		want  []string // all of these, in what it prints
 	}{
-		{"missing key", func(g *good) { g.source = `{user: root, server_id: 77}` }, exitConfig, []string{"source.addr is missing", "host:port"}},
-		{"misspelt key", func(g *good) { g.more = "kafak: {}" }, exitConfig, []string{"kafak is not a known key", `did you mean "kafka"`}},
-		{"misspelt module key", func(g *good) { g.modules = strings.Replace(g.modules, "columns", "colums", 1) }, exitConfig, []string{"modules[0].from.colums", `did you mean "columns"`}},
-		{"no modules", func(g *good) { g.modules = "[]" }, exitConfig, []string{"modules is empty"}},
-		{"not YAML", func(g *good) { g.more = "a: [" }, exitConfig, []string{"not readable as YAML"}},
+		{"missing key", func(g *good) { g.source = `{user: root, server_id: 77}` }, exitConfig, []string{":1: source.addr is missing", "host:port"}},
+		{"misspelt key", func(g *good) { g.more = "kafak: {}" }, exitConfig, []string{":5: kafak is not a known key", `did you mean "kafka"`}},
+		{"misspelt module key", func(g *good) { g.modules = strings.Replace(g.modules, "columns", "colums", 1) }, exitConfig, []string{":4: modules[0].from.colums", `did you mean "columns"`}},
+		{"no modules", func(g *good) { g.modules = "[]" }, exitConfig, []string{":4: modules is empty"}},
+		{"not YAML", func(g *good) { g.more = "a: [" }, exitConfig, []string{":5: not readable as YAML", "a bracket or quote that is not closed"}},
 		{"server away", func(g *good) { g.source = fmt.Sprintf(`{addr: "%s", user: root, server_id: 77}`, closed) }, exitRuntime, []string{closed, "source.addr", "is the server up"}},
-		{"redis away", func(g *good) { g.redis = fmt.Sprintf(`{addrs: ["%s"]}`, closed) }, exitRuntime, []string{closed, "redis.addrs", "is it up"}},
+		{"redis away", func(g *good) { g.redis = fmt.Sprintf(`{addrs: ["%s"]}`, closed) }, exitRuntime, []string{closed, "redis.addrs", "is it up", ".yaml:2: cannot talk"}},
 		{"kafka away", func(g *good) { g.kafka = fmt.Sprintf(`{brokers: ["%s"]}`, closed) }, exitRuntime, []string{closed, "kafka.brokers", "is it up"}},
 		{"wrong password", func(g *good) { g.source = strings.Replace(g.source, "user: root", "user: root, password: wrong", 1) }, exitRuntime, []string{`refuses user "root"`, "source.password"}},
 		{"wrong redis password", func(g *good) {
@@ -84,13 +84,25 @@ func TestRun_BadInputNamesTheThingAndTheRemedy(t *testing.T) {
 		}, exitRuntime, []string{"may not replicate", "GRANT REPLICATION SLAVE"}},
 		{"server_id of the server", func(g *good) {
 			g.source = strings.Replace(g.source, "server_id: 77", "server_id: "+serverID(t, db), 1)
-		}, exitRuntime, []string{"source.server_id", "choose another"}},
-		{"unknown table", func(g *good) { g.modules = strings.Replace(g.modules, ".thing,", ".nothing,", 1) }, exitRuntime, []string{schema + ".nothing does not exist", "check the name"}},
-		{"unknown column", func(g *good) { g.modules = strings.Replace(g.modules, "[id, name]", "[id, titel]", 1) }, exitRuntime, []string{`no column "titel"`, "it has id, name"}},
+		}, exitRuntime, []string{".yaml:1: source.server_id", "choose another"}},
+		{"unknown table", func(g *good) { g.modules = strings.Replace(g.modules, ".thing,", ".nothing,", 1) }, exitRuntime, []string{".yaml:4: module thing: ", schema + ".nothing does not exist", "check the name"}},
+		{"unknown column", func(g *good) { g.modules = strings.Replace(g.modules, "[id, name]", "[id, titel]", 1) }, exitRuntime, []string{".yaml:4: module thing: ", `no column "titel"`, "it has id, name"}},
 		{"unknown key column", func(g *good) { g.modules = strings.Replace(g.modules, "{id}", "{idd}", 1) }, exitRuntime, []string{`no column "idd"`}},
+		{"filter that does not type-check", func(g *good) {
+			g.modules = strings.Replace(g.modules, "columns: [id, name]", "where: name > 3", 1)
+		}, exitRuntime, []string{".yaml:4: module thing: from.where", "does not type-check", "mismatched types string and int"}},
+		{"filter that is no expression", func(g *good) {
+			g.modules = strings.Replace(g.modules, "columns: [id, name]", "where: name >", 1)
+		}, exitConfig, []string{".yaml:4: modules[0] (thing).from.where", "unexpected token"}},
+		{"two modules with one key space", func(g *good) {
+			g.modules = "[" + strings.Trim(g.modules, "[]") + ", " + strings.Trim(g.modules, "[]") + "]"
+		}, exitConfig, []string{"the name is used twice", "cannot share a key space"}},
+		{"rebuild query without :keys", func(g *good) {
+			g.modules = fmt.Sprintf(`[{name: page, key: "{id}", rebuild: {one: "SELECT id FROM %[1]s.thing"}, watch: [{table: %[1]s.thing, key: "{id}"}]}]`, schema)
+		}, exitConfig, []string{".yaml:4: modules[0] (page).rebuild.one", "must contain :keys once"}},
 		{"broken rebuild query", func(g *good) {
 			g.modules = fmt.Sprintf(`[{name: page, key: "{id}", rebuild: {one: "SELECT id, title FROM %[1]s.thing WHERE id IN (:keys)"}, watch: [{table: %[1]s.thing, key: "{id}"}]}]`, schema)
-		}, exitRuntime, []string{"module page: rebuild.one", "title"}},
+		}, exitRuntime, []string{".yaml:4: module page: rebuild.one", "title"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

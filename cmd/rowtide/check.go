@@ -25,7 +25,7 @@ func newCheck() *cobra.Command {
 				quietLibraries()
 				d := newDaemon(cfg, newLogger(c.ErrOrStderr(), cfg.Log))
 				defer func() { err = errors.Join(err, d.close()) }()
-				if err := d.preflight(c.Context()); err != nil {
+				if err := config.Locate(path, d.preflight(c.Context())); err != nil {
 					return err
 				}
 			}

@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"log"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -45,25 +47,47 @@ func checkRedis(ctx context.Context, rdb redis.UniversalClient, c config.Redis) 
 	return fmt.Errorf("cannot talk to redis at %s (redis.addrs); is it up and reachable from here? %w", strings.Join(c.Addrs, ","), err)
 }
 
-// dialKafka connects a client with the producer's settings; key is where the
-// brokers stand in the config, for the message.
+// dialKafka connects a client with the producer's settings, without TLS or a
+// login; key is where the brokers stand in the config, for the message.
 func dialKafka(brokers []string, key string) (sarama.Client, error) {
-	cfg := publisher.ProducerConfig()
+	return dialKafkaWith(publisher.ProducerConfig(), brokers, key)
+}
+
+// dialDaemonKafka connects as the daemon's config says.
+func dialDaemonKafka(c publisher.Config) (sarama.Client, error) {
+	cfg, err := c.Client()
+	if err != nil {
+		return nil, err
+	}
+	client, err := dialKafkaWith(cfg, c.Brokers, "kafka.brokers")
+	switch {
+	case err == nil:
+		return client, nil
+	case errors.Is(err, sarama.ErrSASLAuthenticationFailed):
+		return nil, fmt.Errorf("kafka refuses user %q (kafka.sasl.user, kafka.sasl.password): %w", c.SASL.User, err)
+	case errors.Is(err, sarama.ErrUnsupportedSASLMechanism):
+		return nil, fmt.Errorf("kafka does not offer kafka.sasl.mechanism %s: %w", c.SASL.Mechanism, err)
+	}
+	return nil, err
+}
+
+func dialKafkaWith(cfg *sarama.Config, brokers []string, key string) (sarama.Client, error) {
 	cfg.Net.DialTimeout = 5 * time.Second
 	cfg.Metadata.Retry.Max = 2
 	client, err := sarama.NewClient(brokers, cfg)
 	if err != nil {
-		return nil, fmt.Errorf("cannot talk to kafka at %s (%s); is it up and reachable from here? %w", strings.Join(brokers, ","), key, err)
+		return nil, fmt.Errorf("cannot talk to kafka at %s (%s); is it up and reachable from here, and are its TLS and login settings right? %w", strings.Join(brokers, ","), key, err)
 	}
 	return client, nil
 }
 
 // quietLibraries sends the clients' own chatter nowhere: what matters of it
-// comes back as errors, and the steady state is silent.
-func quietLibraries() {
+// comes back as errors, and the steady state is silent. Once: the clients of an
+// earlier call may be reading the setting.
+var quietLibraries = sync.OnceFunc(func() {
 	sarama.Logger = log.New(discard{}, "", 0)
 	logging.Disable()
-}
+})
 
 type discard struct{}
 

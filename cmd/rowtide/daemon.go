@@ -15,6 +15,7 @@ import (
 	"github.com/rowtide/rowtide/aggregator"
 	"github.com/rowtide/rowtide/binlog"
 	"github.com/rowtide/rowtide/config"
+	"github.com/rowtide/rowtide/feed"
 	"github.com/rowtide/rowtide/internal/promobserver"
 	"github.com/rowtide/rowtide/publisher"
 )
@@ -37,7 +38,16 @@ type daemon struct {
 	bus      *publisher.Kafka
 	source   *binlog.Source
 	progress *binlog.Progress
-	agg      *aggregator.Aggregator
+	filler   *binlog.Backfiller // nil with feed
+	feed     *feed.Source       // nil unless source.kind is kafka
+	offsets  *feed.Progress     // of feed
+	nodes    *announcer
+	dlq      *publisher.DeadLetters
+	control  *publisher.Control
+	pipe     *pipeline
+	reload   *reloader // nil when the modules come from no file
+	watch    *publisher.Failover[resave]
+	parts    // of a daemon that shares the work
 	started  time.Time
 }
 
@@ -49,14 +59,17 @@ func newDaemon(cfg config.Config, log *slog.Logger) *daemon {
 // open connects to everything and checks it all before the first write, which is
 // the creation of the topic.
 func (d *daemon) open(ctx context.Context) error {
+	if d.cfg.Role != config.RoleAll {
+		return d.openRole(ctx)
+	}
 	if err := d.preflight(ctx); err != nil {
 		return err
 	}
-	store, err := d.checkpointStore()
-	if err != nil {
+	if err := d.elect(ctx); err != nil {
 		return err
 	}
-	if d.progress, err = d.source.Resume(ctx, store); err != nil {
+	err := d.resume(ctx)
+	if err != nil {
 		return err
 	}
 	if _, err = publisher.EnsureTopic(d.kafka, d.cfg.Kafka); err != nil {
@@ -65,8 +78,34 @@ func (d *daemon) open(ctx context.Context) error {
 	if d.bus, err = publisher.NewKafka(d.cfg.Kafka, d.kafka, d.log, d.obs); err != nil {
 		return err
 	}
-	sink := publisher.New(publisher.NewRedis(d.rdb, d.cfg.Redis.Prefix, d.log, d.obs), d.bus)
-	d.agg = aggregator.New(d.cfg.Aggregator, d.modules, aggregator.Outside{Sink: sink, Checkpoint: d.progress, DB: d.source.Reader()}, d.log, d.obs)
+	sink := publisher.New(publisher.NewRedis(d.rdb, d.cfg.Redis.Prefix, d.log, d.obs, publisher.WithLayout(d.layout)), d.bus)
+	if err := d.openTopics(); err != nil {
+		return err
+	}
+	out := aggregator.Outside{Sink: sink, DeadLetters: letters{d.dlq}, Generations: d.nodes}
+	if d.feed != nil {
+		out = d.viaFeed(out)
+	} else {
+		out.Checkpoint, out.DB = d.progress, d.source.Reader()
+	}
+	d.pipe = newPipeline(d.cfg.Aggregator, d.modules, out, d.log, d.obs)
+	if err := d.nodes.announce(ctx, d.modules); err != nil {
+		return err
+	}
+	return d.openBackfill(ctx)
+}
+
+// openTopics makes sure of the topics beside that of the invalidations.
+func (d *daemon) openTopics() error {
+	var err error
+	if d.control, err = publisher.NewControl(d.cfg.Kafka, d.kafka, d.log); err != nil {
+		return err
+	}
+	if d.dlq, err = publisher.NewDeadLetters(d.cfg.Kafka, d.kafka, d.log); err != nil {
+		return err
+	}
+	d.nodes = newAnnouncer(d.control, func() uint32 { return d.origin().epoch })
+	d.nodes.adopt(d.modules)
 	return nil
 }
 
@@ -76,13 +115,13 @@ func (d *daemon) preflight(ctx context.Context) error {
 	if d.modules, err = aggregator.Compile(d.cfg.Modules); err != nil {
 		return err
 	}
-	d.source = binlog.New(d.cfg.Source, aggregator.Tables(d.modules), d.log, d.obs)
 	d.rdb = newRedisClient(d.cfg.Redis)
 	needs, queries := needsOf(d.modules)
 	var kafkaErr error
-	d.kafka, kafkaErr = dialKafka(d.cfg.Kafka.Brokers, "kafka.brokers")
+	d.kafka, kafkaErr = dialDaemonKafka(d.cfg.Kafka)
 	return errors.Join(
-		d.source.Preflight(ctx, needs, queries),
+		d.preflightSource(ctx, needs, queries),
+		d.preflightBackfill(ctx),
 		checkRedis(ctx, d.rdb, d.cfg.Redis),
 		kafkaErr,
 	)
@@ -111,11 +150,28 @@ func needsOf(modules []*aggregator.Module) ([]binlog.Need, map[string]string) {
 func (d *daemon) checkpointStore() (binlog.Store, error) {
 	switch d.cfg.Checkpoint.Store {
 	case config.CheckpointRedis:
-		return binlog.NewRedisStore(d.rdb, d.cfg.Redis.Prefix, d.cfg.Name), nil
+		store := binlog.NewRedisStore(d.rdb, d.cfg.Redis.Prefix, d.cfg.Name)
+		store.SetFence(d.term())
+		return store, nil
 	case config.CheckpointFile:
 		return binlog.NewFileStore(d.cfg.Checkpoint.Path), nil
 	}
 	return nil, fmt.Errorf("checkpoint store %q is not known", d.cfg.Checkpoint.Store)
+}
+
+// resume finds where the source goes on.
+func (d *daemon) resume(ctx context.Context) error {
+	if err := d.watchRedis(ctx); err != nil {
+		return err
+	}
+	if d.feed != nil {
+		return d.resumeFeed(ctx)
+	}
+	store, err := d.checkpointStore()
+	if err == nil {
+		d.progress, err = d.source.Resume(ctx, fenced{store, d.watch})
+	}
+	return err
 }
 
 // run works until ctx ends or something fails that cannot be mended by
@@ -135,7 +191,9 @@ func (d *daemon) run(ctx context.Context) error {
 	beating := make(chan struct{})
 	go func() {
 		defer close(beating)
-		_ = d.bus.Run(beat) // ends with its context only
+		if d.bus != nil {
+			_ = d.bus.Run(beat) // ends with its context only
+		}
 	}()
 
 	g, gctx := errgroup.WithContext(ctx)
@@ -145,19 +203,37 @@ func (d *daemon) run(ctx context.Context) error {
 	})
 	defer stopTimer()
 	g.Go(func() error {
-		defer d.agg.CloseIntake() // the source is the only sender
-		return d.source.Run(gctx, d.agg)
+		defer d.stage().CloseIntake() // the source is the only sender
+		return d.follow(gctx)
 	})
-	g.Go(func() error { return d.agg.Run(drain) })
-	d.log.Info("running", "source", d.cfg.Source.Addr, "server", d.source.Server().Flavor+" "+d.source.Server().Version,
-		"from", d.progress.Current().Position().String(), "epoch", d.progress.Current().Epoch, "modules", len(d.modules), "http", srv.addr())
+	g.Go(func() error { return d.stage().Run(drain) })
+	g.Go(func() error { return d.hold(gctx) })
+	if d.filler != nil {
+		g.Go(func() error { return d.filler.Run(gctx) })
+	}
+	if d.reload != nil {
+		g.Go(func() error {
+			d.reload.run(gctx)
+			return nil
+		})
+	}
+	g.Go(func() error {
+		err := d.watch.Run(gctx)
+		if err != nil {
+			d.rewindGroup(gctx, err)
+			cancelDrain() // what is still under way can no longer be saved
+		}
+		return err
+	})
+	from := d.origin()
+	d.log.Info("running", "source", from.source, "server", from.server, "from", from.position, "epoch", from.epoch, "modules", len(d.modules), "http", srv.addr())
 	err = g.Wait()
 	stopBeat()
 	<-beating
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return fmt.Errorf("stopped before everything read was written; it will be read again: %w", err)
 	}
-	return err
+	return d.rewound(ctx, err)
 }
 
 // close releases all connections.
@@ -166,14 +242,24 @@ func (d *daemon) close() error {
 	if d.bus != nil {
 		errs = append(errs, d.bus.Close())
 	}
+	if d.control != nil {
+		errs = append(errs, d.control.Close())
+	}
+	if d.dlq != nil {
+		errs = append(errs, d.dlq.Close())
+	}
 	if d.kafka != nil {
 		errs = append(errs, d.kafka.Close())
 	}
+	errs = append(errs, d.closeParts())
 	if d.rdb != nil {
 		errs = append(errs, d.rdb.Close())
 	}
 	if d.source != nil {
 		errs = append(errs, d.source.Close())
+	}
+	if d.feed != nil {
+		errs = append(errs, d.feed.Close())
 	}
 	return errors.Join(errs...)
 }

@@ -203,25 +203,25 @@ func (s *shop) judgeHolds(ctx context.Context, v *verdict) {
 
 func (s *shop) judgeRedis(ctx context.Context, v *verdict) {
 	const claim = "every Redis entry equals MySQL"
-	ver := s.verifier()
-	keys, found := 0, ""
-	total := 0
+	ver, err := s.daemon.verifier()
+	if err != nil {
+		v.add(claim, false, "%v", err)
+		return
+	}
+	keys, total, found := 0, 0, ""
 	for _, m := range s.daemon.modules {
-		n, diffs, err := ver.module(ctx, m)
+		r, err := ver.module(ctx, m)
 		if err != nil {
 			v.add(claim, false, "%v", err)
 			return
 		}
-		keys, total = keys+n, total+len(diffs)
-		if len(diffs) > 0 && found == "" {
-			found = fmt.Sprintf(", such as %s %s %s: redis %.80s, mysql %.80s", diffs[0].Module, diffs[0].ID, diffs[0].Kind, diffs[0].Redis, diffs[0].Source)
+		keys, total = keys+r.Keys, total+r.total()
+		if len(r.Differences) > 0 && found == "" {
+			d := r.Differences[0]
+			found = fmt.Sprintf(", such as %s %s %s: redis %.80s, mysql %.80s", d.Module, d.ID, d.Kind, d.Redis, d.Source)
 		}
 	}
 	v.add(claim, total == 0, "%d keys in %d modules, %d differences%s", keys, len(s.daemon.modules), total, found)
-}
-
-func (s *shop) verifier() *verifier {
-	return &verifier{db: s.daemon.source.Reader(), rdb: s.daemon.rdb, prefix: s.daemon.cfg.Redis.Prefix}
 }
 
 // judgeNodes compares every entry that a node would serve without asking anybody.
@@ -231,10 +231,19 @@ func (s *shop) judgeNodes(ctx context.Context, v *verdict) {
 	var wrong int
 	var resident [demoNodes]int
 	example := ""
-	err := s.settled(ctx, func() (bool, error) {
+	ver, err := s.daemon.verifier()
+	if err != nil {
+		v.add(claim, false, "%v", err)
+		return
+	}
+	err = s.settled(ctx, func() (bool, error) {
 		resident, wrong, example = [demoNodes]int{}, 0, ""
 		for _, m := range s.daemon.modules {
-			err := s.verifier().expected(ctx, m, func(batch []aggregator.Expected) error {
+			c, err := ver.check(ctx, m)
+			if err != nil {
+				return false, err
+			}
+			err = c.expected(ctx, func(batch []aggregator.Expected) error {
 				for _, want := range batch {
 					k := rowtide.Key{Module: m.Config().Name, Version: m.Config().Version, ID: want.ID}
 					for i, n := range s.nodes {

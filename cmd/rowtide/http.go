@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"crypto/subtle"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -34,14 +36,14 @@ type status struct {
 }
 
 func (d *daemon) status() status {
-	c, st := d.progress.Current(), d.obs.State()
+	at, st := d.origin(), d.obs.State()
 	s := status{
-		Name: d.cfg.Name, Source: d.cfg.Source.Addr, Server: d.source.Server().Flavor + " " + d.source.Server().Version,
-		Position: c.Position().String(), GTIDSet: c.GTIDSet, Epoch: c.Epoch, SavedAt: c.SavedAt.Format(time.RFC3339),
+		Name: d.cfg.Name, Source: at.source, Server: at.server,
+		Position: at.position, GTIDSet: at.gtids, Epoch: at.epoch, SavedAt: at.saved.Format(time.RFC3339),
 		LagSeconds: float64(st.LagMicros.Load()) / 1e6, Transactions: st.Transactions.Load(), Changes: st.Changes.Load(),
 		Written: st.Written.Load(), Superseded: st.Stale.Load(), UpSeconds: time.Since(d.started).Seconds(),
 	}
-	for _, m := range d.modules {
+	for _, m := range d.inForce() {
 		s.Modules = append(s.Modules, m.Config().Name)
 	}
 	if !st.Connected.Load() {
@@ -77,12 +79,36 @@ func (d *daemon) routes() http.Handler {
 		enc.SetIndent("", "  ")
 		_ = enc.Encode(d.status()) // the reader has gone away
 	})
+	mux.HandleFunc("POST /admin/reload", d.admin(func(w http.ResponseWriter, r *http.Request) {
+		what, err := d.reload.reload(r.Context())
+		if err != nil {
+			writeText(w, http.StatusUnprocessableEntity, "refused, the modules in force stay", err.Error())
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(what) // the reader has gone away
+	}))
 	if d.cfg.HTTP.Pprof {
 		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	}
 	return mux
+}
+
+// admin lets h be used only by who knows the token.
+func (d *daemon) admin(h http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		given, bearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		switch {
+		case d.cfg.HTTP.AdminToken == "" || d.reload == nil:
+			writeText(w, http.StatusForbidden, "admin routes are off: set http.admin_token")
+		case !bearer || subtle.ConstantTimeCompare([]byte(given), []byte(d.cfg.HTTP.AdminToken)) != 1:
+			writeText(w, http.StatusUnauthorized, "wrong token: send Authorization: Bearer and http.admin_token")
+		default:
+			h(w, r)
+		}
+	}
 }
 
 func writeText(w http.ResponseWriter, code int, lines ...string) {

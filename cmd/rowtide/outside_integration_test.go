@@ -67,7 +67,8 @@ func TestRun_SeenFromOutside(t *testing.T) {
 	g := goodConfig(t, target, schema)
 	g.redis = fmt.Sprintf(`{addrs: ["%s"], prefix: out}`, srv.Addr)
 	path := g.write(t)
-	env := []string{"ROWTIDE_HTTP_LISTEN=" + addr}
+	// Every write is counted, so that none may come twice.
+	env := []string{"ROWTIDE_HTTP_LISTEN=" + addr, "ROWTIDE_SOURCE_BACKFILL_AUTO=false"}
 	p := startProcess(t, env, "run", "-c", path)
 	ready := func(want int) {
 		t.Helper()
@@ -85,7 +86,7 @@ func TestRun_SeenFromOutside(t *testing.T) {
 	}
 	eventually(t, "500 entries written", 30*time.Second, func() (bool, string) {
 		_, body := get(t, "http://"+addr+"/metrics")
-		return strings.Contains(body, `rowtide_publisher_overwrites_total{result="written"} 500`), body
+		return strings.Contains(body, `rowtide_publisher_overwrites_total{module="thing",result="written"} 500`), body
 	})
 	if n := strings.Count(p.log.String(), "\n"); n != 1 || !strings.Contains(p.log.String(), "msg=running") {
 		t.Errorf("the log of a steady state has %d lines, want only that it runs:\n%s", n, p.log)

@@ -41,7 +41,7 @@ func exitCode(err error) int {
 		return exitConfig
 	case errors.Is(err, rowtide.ErrPositionLost):
 		return exitPositionLost
-	case errors.Is(err, errDiffers):
+	case errors.Is(err, errDiffers), errors.Is(err, errNotThere):
 		return exitDiffers
 	}
 	return exitRuntime
@@ -58,7 +58,7 @@ func newRoot() *cobra.Command {
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
-	root.AddCommand(newRun(), newCheck(), newVerify(), newStatus(), newStock(), newDemo(), newVersion())
+	root.AddCommand(newRun(), newCheck(), newSchema(), newDLQ(reread), newVerify(), newBackfill(), newGet(), newStatus(), newStock(), newDemo(), newVersion())
 	return root
 }
 

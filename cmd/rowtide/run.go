@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"runtime/debug"
 
@@ -15,12 +17,17 @@ import (
 const gcPercent = 300
 
 func newRun() *cobra.Command {
-	var path string
+	var path, role string
 	c := &cobra.Command{
 		Use:   "run",
 		Short: "Follow the binary log: overwrite Redis, broadcast over Kafka",
 		Args:  noArgs,
-		RunE: func(c *cobra.Command, _ []string) (err error) {
+		RunE: func(c *cobra.Command, _ []string) error {
+			if role != "" { // as the environment does, so that a reload sees it too
+				if err := os.Setenv("ROWTIDE_ROLE", role); err != nil {
+					return err
+				}
+			}
 			cfg, err := config.Load(path)
 			if err != nil {
 				return err
@@ -29,14 +36,45 @@ func newRun() *cobra.Command {
 			if os.Getenv("GOGC") == "" {
 				debug.SetGCPercent(gcPercent)
 			}
-			d := newDaemon(cfg, newLogger(c.ErrOrStderr(), cfg.Log))
-			defer func() { err = errors.Join(err, d.close()) }()
-			if err := d.open(c.Context()); err != nil {
-				return err
+			log := newLogger(c.ErrOrStderr(), cfg.Log)
+			for {
+				err := runDaemon(c.Context(), path, cfg, log)
+				switch {
+				case c.Context().Err() != nil:
+					return err
+				case errors.Is(err, errStartAgain):
+					log.Warn("redis lost writes; they are read from the source again", "err", err)
+				case deposed(err):
+					log.Warn("standing by again", "err", err)
+				default:
+					return err
+				}
+				if now, err := config.Load(path); err == nil {
+					cfg = now // a reload may have changed it since
+				} else {
+					log.Error("the config file is refused; the one of the start is used again", "err", err)
+				}
 			}
-			return d.run(c.Context())
 		},
 	}
 	configFlag(c, &path)
+	c.Flags().StringVar(&role, "role", "", "all, reader or applier (default: the config's role)")
 	return c
+}
+
+// runDaemon is one life of a daemon, from connecting to closing.
+func runDaemon(ctx context.Context, path string, cfg config.Config, log *slog.Logger) (err error) {
+	d := newDaemon(cfg, log)
+	defer func() { err = errors.Join(err, d.close()) }()
+	err = d.open(ctx)
+	if errors.Is(err, errNeverElected) {
+		return nil
+	}
+	if err = config.Locate(path, err); err != nil {
+		return err
+	}
+	if cfg.Role == config.RoleAll { // the halves of a divided daemon must not differ
+		d.reload = newReloader(d, path)
+	}
+	return d.run(ctx)
 }

@@ -53,7 +53,7 @@ func newStockCheck(path *string) *cobra.Command {
 				quietLibraries()
 				s := newStockService(cfg, newLogger(c.ErrOrStderr(), cfg.Log))
 				defer func() { err = errors.Join(err, s.close()) }()
-				if err := s.connect(c.Context()); err != nil {
+				if err := config.LocateStock(*path, s.connect(c.Context())); err != nil {
 					return err
 				}
 			}

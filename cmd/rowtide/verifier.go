@@ -1,309 +1,351 @@
 package main
 
 import (
-	"bytes"
+	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"reflect"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/go-sql-driver/mysql"
 	"github.com/redis/go-redis/v9"
+	"golang.org/x/time/rate"
 
 	"github.com/rowtide/rowtide"
 	"github.com/rowtide/rowtide/aggregator"
 	"github.com/rowtide/rowtide/binlog"
+	"github.com/rowtide/rowtide/internal/backoff"
+	"github.com/rowtide/rowtide/publisher"
 )
-
-// How a key can differ.
-const (
-	diffMissing = "missing" // the database has it, Redis does not
-	diffExtra   = "extra"   // Redis has a value, the database has none
-	diffWrong   = "wrong"   // the values differ
-)
-
-// difference is one key for which Redis and the database disagree.
-type difference struct {
-	Module string `json:"module"`
-	ID     string `json:"id"`
-	Kind   string `json:"kind"`
-	Redis  string `json:"redis,omitempty"`
-	Source string `json:"source,omitempty"`
-}
 
 // verifyBatch is how many keys are compared per round trip.
 const verifyBatch = 500
 
-// recheck is how often, and how far apart, a difference is looked at again before
-// it is reported: a change may be under way.
-const (
-	rechecks     = 10
-	recheckPause = 200 * time.Millisecond
-)
-
-// verifier compares modules with the database, key by key, both ways.
+// verifier compares modules with the database, key by key, both ways. What it
+// keeps is bounded by the batch and by maxDiffs, not by the number of keys.
 type verifier struct {
 	db     *binlog.Reader
 	rdb    redis.UniversalClient
 	prefix string
+	behind *pursuit
+	// generations, by module, as they were at the start: an entry of an older one is
+	// none, unless its version is not below Since.
+	generations map[string]rowtide.ModuleControl
+
+	batch     int           // keys; 0: verifyBatch
+	rate      *rate.Limiter // of keys; nil: none
+	maxDiffs  int           // kept per module; 0: none
+	mayMiss   bool          // what is missing is counted only
+	repair    *repairer     // nil: differences are only told
+	progress  *progress     // nil: none
+	truncated int           // bytes of a value in a difference; 0: all
 }
 
-// module checks one module and returns how many keys it compared and which
-// differ.
-func (v *verifier) module(ctx context.Context, m *aggregator.Module) (keys int, diffs []difference, err error) {
-	seen := map[uint64]struct{}{}
-	err = v.expected(ctx, m, func(batch []aggregator.Expected) error {
-		for _, want := range batch {
-			seen[v.key(m, want.ID).Hash()] = struct{}{}
-		}
-		keys += len(batch)
-		return v.compare(ctx, m, batch, &diffs)
-	})
-	if err != nil {
-		return keys, diffs, err
-	}
-	extra, n, err := v.extras(ctx, m, seen)
-	return keys + n, append(diffs, extra...), err
-}
-
-func (v *verifier) key(m *aggregator.Module, id string) rowtide.Key {
-	return rowtide.Key{Module: m.Config().Name, Version: m.Config().Version, ID: id}
-}
-
-// expected hands every key that the database has to fn, in batches.
-func (v *verifier) expected(ctx context.Context, m *aggregator.Module, fn func([]aggregator.Expected) error) error {
-	x, err := v.expectation(ctx, m)
-	if err != nil {
-		return err
-	}
-	var batch []aggregator.Expected
-	var keys []any
-	flush := func() error {
-		if x.Rebuild() && len(keys) > 0 {
-			if batch, err = v.documents(ctx, m, keys); err != nil {
-				return err
-			}
-			keys = nil
-		}
-		err := fn(batch)
-		batch = nil
-		return err
-	}
-	err = v.db.Each(ctx, x.All(), nil, func(_ []string, row []rowtide.Value) error {
-		if x.Rebuild() {
-			keys = append(keys, row[0])
-		} else {
-			want, err := x.Row(row)
-			if err != nil {
-				return err
-			}
-			batch = append(batch, want)
-		}
-		if max(len(batch), len(keys)) < verifyBatch {
-			return nil
-		}
-		return flush()
-	})
-	if err != nil {
-		return err
-	}
-	return flush()
-}
-
-func (v *verifier) expectation(ctx context.Context, m *aggregator.Module) (*aggregator.Expectation, error) {
-	cols, err := v.db.Columns(ctx, m.Table())
+func (d *daemon) verifier() (*verifier, error) {
+	p, err := d.pursuit()
 	if err != nil {
 		return nil, err
 	}
-	return m.Expect(cols)
+	v := &verifier{db: d.source.Reader(), rdb: d.rdb, prefix: d.cfg.Redis.Prefix, behind: p, maxDiffs: defaultMaxDiffs}
+	v.generations, err = d.generations()
+	return v, err
 }
 
-func (v *verifier) documents(ctx context.Context, m *aggregator.Module, keys []any) ([]aggregator.Expected, error) {
-	docs, err := m.Documents(keys, func(q string, args []any) ([]string, [][]rowtide.Value, error) {
-		return v.db.Query(ctx, q, args...)
-	})
-	if err != nil {
-		return nil, err
-	}
-	out := make([]aggregator.Expected, len(keys))
-	for i, k := range keys {
-		id, err := rowtide.AppendText(nil, k)
-		if err != nil {
+// generations reads the control topic, if there is one, and gives the modules
+// theirs.
+func (d *daemon) generations() (_ map[string]rowtide.ModuleControl, err error) {
+	control := d.control
+	if control == nil {
+		topics, err := d.kafka.Topics()
+		if err != nil || !slices.Contains(topics, d.cfg.Kafka.ControlTopic) {
 			return nil, err
 		}
-		out[i] = aggregator.Expected{ID: string(id), Payload: docs[string(id)]}
+		if control, err = publisher.NewControl(d.cfg.Kafka, d.kafka, d.log); err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, control.Close()) }()
+	}
+	out := map[string]rowtide.ModuleControl{}
+	for _, mc := range control.State() {
+		out[mc.Name] = mc
+	}
+	for _, m := range d.modules {
+		m.SetGeneration(max(m.Generation(), out[m.Config().Name].Generation))
 	}
 	return out, nil
 }
 
-// compare reads the batch from Redis and looks twice at what differs.
-func (v *verifier) compare(ctx context.Context, m *aggregator.Module, batch []aggregator.Expected, diffs *[]difference) error {
-	if len(batch) == 0 {
-		return nil
+// check is the comparison of one module.
+type check struct {
+	*verifier
+	m *aggregator.Module
+	x *aggregator.Expectation
+	r *moduleReport
+}
+
+// module compares one module, both ways.
+func (v *verifier) module(ctx context.Context, m *aggregator.Module) (*moduleReport, error) {
+	c, err := v.check(ctx, m)
+	if err != nil {
+		return nil, err
 	}
-	pipe := v.rdb.Pipeline()
-	got := make([]*redis.StringCmd, len(batch))
-	for i := range batch {
-		got[i] = pipe.Get(ctx, v.key(m, batch[i].ID).Redis(v.prefix))
+	if err := c.rows(ctx); err != nil {
+		return c.r, err
 	}
-	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
-		return fmt.Errorf("read redis: %w", err)
+	return c.r, c.extras(ctx)
+}
+
+func (v *verifier) check(ctx context.Context, m *aggregator.Module) (*check, error) {
+	cols, types, err := v.db.Types(ctx, m.Table())
+	if err != nil {
+		return nil, err
 	}
-	for i, want := range batch {
-		b, _ := got[i].Bytes() // a missing key is an empty value here
-		if v.differ(m, want, b) == nil {
-			continue
+	x, err := m.Expect(cols, types)
+	return &check{verifier: v, m: m, x: x, r: &moduleReport{Module: m.Config().Name, Differences: []difference{}}}, err
+}
+
+// rows compares every key that the database has.
+func (c *check) rows(ctx context.Context) error {
+	if err := c.progress.begin(ctx, c); err != nil {
+		return err
+	}
+	return c.expected(ctx, func(batch []aggregator.Expected) error {
+		c.r.Keys += len(batch)
+		return c.compare(ctx, batch)
+	})
+}
+
+// expected hands every key that the database has to fn, in batches. A key may
+// come twice.
+func (c *check) expected(ctx context.Context, fn func([]aggregator.Expected) error) error {
+	return c.db.Walk(ctx, c.m.Table(), c.x.Columns(), c.size(), func(rows [][]rowtide.Value) error {
+		if err := c.pace(ctx, len(rows)); err != nil {
+			return err
 		}
-		d, err := v.again(ctx, m, want)
+		var batch []aggregator.Expected
+		err := c.retry(ctx, func() (err error) {
+			batch, err = c.x.Rows(rows, c.ask(ctx, false))
+			return err
+		})
 		if err != nil {
 			return err
 		}
-		if d != nil {
-			*diffs = append(*diffs, *d)
+		return fn(batch)
+	})
+}
+
+// size of a batch: at most a second's worth of the rate.
+func (c *check) size() int {
+	size := cmp.Or(c.batch, verifyBatch)
+	if c.rate != nil {
+		size = min(size, c.rate.Burst())
+	}
+	return size
+}
+
+func (c *check) pace(ctx context.Context, keys int) error {
+	c.progress.add(keys)
+	if c.rate == nil {
+		return nil
+	}
+	return c.rate.WaitN(ctx, min(keys, c.rate.Burst()))
+}
+
+// ask makes an [aggregator.Select]. Locking SELECTs wait for the rows of
+// transactions that the log shows already.
+func (c *check) ask(ctx context.Context, locking bool) aggregator.Select {
+	return func(query string, args []any, row func([]string, []rowtide.Value) error) error {
+		if locking {
+			query = c.db.Locking(query)
+		}
+		return c.db.Each(ctx, query, args, row)
+	}
+}
+
+// queryTries is how often a query is made that a deadlock, a lock wait or a
+// broken connection ended.
+const queryTries = 6
+
+func (c *check) retry(ctx context.Context, do func() error) error {
+	wait := backoff.New(20*time.Millisecond, time.Second)
+	for try := 1; ; try++ {
+		err := do()
+		var t interface{ Temporary() bool }
+		if err == nil || try == queryTries || !errors.As(err, &t) || !t.Temporary() {
+			return err
+		}
+		if err := wait.Wait(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// cannotBe reports whether the server refused a key's text as no value of the
+// column, so that no row can have it.
+func cannotBe(err error) bool {
+	var my *mysql.MySQLError
+	if !errors.As(err, &my) {
+		return false
+	}
+	switch my.Number {
+	case 1292, 1366, 1525, 4177, // wrong value for the type
+		1267, 1270, 1300, 3854, 3988: // text that the column's character set does not have
+		return true
+	}
+	return false
+}
+
+// byKeys asks about keys that came from Redis: all at once, or one by one when the
+// server refuses the text of one.
+func (c *check) byKeys(ctx context.Context, ids []string, ask func(ids []string) error) error {
+	err := c.retry(ctx, func() error { return ask(ids) })
+	if !cannotBe(err) {
+		return err
+	}
+	for i := range ids {
+		err := c.retry(ctx, func() error { return ask(ids[i : i+1]) })
+		if err != nil && !cannotBe(err) {
+			return err
 		}
 	}
 	return nil
 }
 
-// differ compares one key's value in Redis with what it must be.
-func (v *verifier) differ(m *aggregator.Module, want aggregator.Expected, stored []byte) *difference {
-	d := &difference{Module: m.Config().Name, ID: want.ID, Source: string(want.Payload)}
-	e, err := rowtide.DecodeEnvelope(v.key(m, want.ID), stored)
-	switch {
-	case len(stored) == 0:
-		d.Kind = diffMissing
-	case err != nil:
-		d.Kind, d.Redis = diffWrong, err.Error()
-	case want.Payload == nil:
-		d.Kind, d.Redis = diffExtra, string(e.Payload)
-	default:
-		d.Kind, d.Redis = diffWrong, string(e.Payload)
+// of asks what keys must hold.
+func (c *check) of(ctx context.Context, ids []string, locking bool) ([]aggregator.Expected, error) {
+	out := make([]aggregator.Expected, len(ids))
+	place := make(map[string]int, len(ids))
+	for i, id := range ids {
+		out[i].ID, place[id] = id, i
 	}
-	present := len(stored) > 0 && err == nil && !e.Empty()
-	absent := len(stored) == 0 || err == nil && e.Empty()
-	if want.Payload == nil && absent || want.Payload != nil && present && sameDocument(e.Payload, want.Payload) {
-		return nil
-	}
-	return d
+	err := c.byKeys(ctx, ids, func(ids []string) error {
+		wants, err := c.x.Of(ids, c.ask(ctx, locking))
+		if err == nil {
+			for _, w := range wants {
+				out[place[w.ID]] = w
+			}
+		}
+		return err
+	})
+	return out, err
 }
 
-// sameDocument compares two JSON documents: a node's loader may write the fields
-// in another order than the daemon.
-func sameDocument(a, b []byte) bool {
-	if bytes.Equal(a, b) {
-		return true
+// compare reads the batch from Redis, and settles what differs. What the module's
+// filter leaves out is the scan's matter.
+func (c *check) compare(ctx context.Context, batch []aggregator.Expected) error {
+	batch = slices.DeleteFunc(batch, func(want aggregator.Expected) bool { return want.Payload == nil && want.Err == nil })
+	ids := make([]string, len(batch))
+	for i := range batch {
+		ids[i] = batch[i].ID
 	}
-	x, errX := parseDocument(a)
-	y, errY := parseDocument(b)
-	return errX == nil && errY == nil && reflect.DeepEqual(x, y)
-}
-
-func parseDocument(b []byte) (v any, err error) {
-	dec := json.NewDecoder(bytes.NewReader(b))
-	dec.UseNumber() // 64-bit ids do not fit a float
-	err = dec.Decode(&v)
-	return v, err
-}
-
-// again looks at a key until Redis and the database agree, or patience ends.
-func (v *verifier) again(ctx context.Context, m *aggregator.Module, seen aggregator.Expected) (*difference, error) {
-	var d *difference
-	id := seen.ID
-	for range rechecks {
-		want, err := v.one(ctx, m, seen)
-		if err != nil {
-			return nil, err
-		}
-		b, err := v.rdb.Get(ctx, v.key(m, id).Redis(v.prefix)).Bytes()
-		if err != nil && !errors.Is(err, redis.Nil) {
-			return nil, fmt.Errorf("read redis: %w", err)
-		}
-		if d = v.differ(m, want, b); d == nil {
-			return nil, nil //nolint:nilnil // no difference after all
-		}
-		select {
-		case <-time.After(recheckPause):
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
-	return d, nil
-}
-
-// one asks the database for one key.
-func (v *verifier) one(ctx context.Context, m *aggregator.Module, seen aggregator.Expected) (aggregator.Expected, error) {
-	id := seen.ID
-	x, err := v.expectation(ctx, m)
+	got, err := c.read(ctx, ids)
 	if err != nil {
-		return aggregator.Expected{}, err
+		return err
 	}
-	if x.Rebuild() {
-		docs, err := v.documents(ctx, m, []any{id})
-		if err != nil {
-			return aggregator.Expected{}, err
+	var suspects []string
+	for i, want := range batch {
+		if c.differ(want, &got[i]) != nil {
+			suspects = append(suspects, want.ID)
 		}
-		return docs[0], nil
 	}
-	want := aggregator.Expected{ID: id}
-	query, args, ok := x.OneRow(seen)
-	if !ok {
-		return want, nil
-	}
-	_, rows, err := v.db.Query(ctx, query, args...)
-	if err != nil || len(rows) == 0 {
-		return want, err
-	}
-	return x.Row(rows[0])
+	return c.settle(ctx, suspects)
 }
 
 // extras scans the module's keys in Redis for values that the database does not
 // have.
-func (v *verifier) extras(ctx context.Context, m *aggregator.Module, seen map[uint64]struct{}) (diffs []difference, n int, err error) {
-	start := v.key(m, "").Redis(v.prefix)
-	var unknown []aggregator.Expected
-	err = scan(ctx, v.rdb, start+"*", func(name string) error {
-		id := name[len(start):]
-		if _, ok := seen[v.key(m, id).Hash()]; !ok {
-			unknown = append(unknown, aggregator.Expected{ID: id})
+func (c *check) extras(ctx context.Context) error {
+	start := c.key("").Redis(c.prefix)
+	return scanBatches(ctx, c.rdb, globEscape(start)+"*", func(names []string) error {
+		for len(names) > 0 {
+			part := names[:min(len(names), c.size())]
+			names = names[len(part):]
+			if err := c.pace(ctx, len(part)); err != nil {
+				return err
+			}
+			ids := make([]string, len(part))
+			for i, n := range part {
+				ids[i] = n[len(start):]
+			}
+			if err := c.unfounded(ctx, ids); err != nil {
+				return err
+			}
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, 0, err
+}
+
+// unfounded settles those of the keys that hold something without a row.
+func (c *check) unfounded(ctx context.Context, ids []string) error {
+	c.r.Scanned += len(ids)
+	ids, err := c.holding(ctx, ids)
+	if err != nil || len(ids) == 0 {
+		return err
 	}
-	for len(unknown) > 0 {
-		size := min(len(unknown), verifyBatch)
-		if err := v.compare(ctx, m, unknown[:size], &diffs); err != nil {
-			return nil, n, err
+	present := map[string]bool{}
+	err = c.byKeys(ctx, ids, func(ids []string) error {
+		there, err := c.x.Present(ids, c.ask(ctx, false))
+		if err == nil {
+			for id := range there {
+				present[id] = true
+			}
 		}
-		n += size
-		unknown = unknown[size:]
+		return err
+	})
+	if err != nil {
+		return err
 	}
-	return diffs, n, nil
+	var suspects []string
+	for _, id := range ids {
+		if !present[id] {
+			suspects = append(suspects, id)
+		}
+	}
+	return c.settle(ctx, suspects)
 }
 
 // scan hands every key of the pattern to fn, on all primaries of a cluster. A
 // key may come twice.
 func scan(ctx context.Context, rdb redis.UniversalClient, pattern string, fn func(string) error) error {
-	node := func(ctx context.Context, c redis.Cmdable) error {
-		it := c.Scan(ctx, 0, pattern, verifyBatch).Iterator()
-		for it.Next(ctx) {
-			if err := fn(it.Val()); err != nil {
+	return scanBatches(ctx, rdb, pattern, func(names []string) error {
+		for _, n := range names {
+			if err := fn(n); err != nil {
 				return err
 			}
 		}
-		return it.Err()
+		return nil
+	})
+}
+
+// scanCount is how many keys of any name a server walks past per call.
+const scanCount = 1000
+
+func scanBatches(ctx context.Context, rdb redis.UniversalClient, pattern string, fn func([]string) error) error {
+	node := func(ctx context.Context, c redis.Cmdable) error {
+		for cursor := uint64(0); ; {
+			names, next, err := c.Scan(ctx, cursor, pattern, scanCount).Result()
+			if err != nil {
+				return fmt.Errorf("scan redis: %w", err)
+			}
+			if len(names) > 0 {
+				if err := fn(names); err != nil {
+					return err
+				}
+			}
+			if cursor = next; cursor == 0 {
+				return nil
+			}
+		}
 	}
 	if cluster, ok := rdb.(*redis.ClusterClient); ok {
 		// The client asks the primaries side by side.
 		var mu sync.Mutex
 		one := fn
-		fn = func(name string) error {
+		fn = func(names []string) error {
 			mu.Lock()
 			defer mu.Unlock()
-			return one(name)
+			return one(names)
 		}
 		return cluster.ForEachMaster(ctx, func(ctx context.Context, c *redis.Client) error { return node(ctx, c) })
 	}

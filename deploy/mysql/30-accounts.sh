@@ -4,9 +4,11 @@
 set -eu
 
 MYSQL_PWD="$MYSQL_ROOT_PASSWORD" mysql --protocol=socket -uroot <<SQL
--- The daemon reads the log and the tables that its modules name, nothing else.
+-- The daemon reads the log and the tables that its modules name, and keeps two
+-- tables of its own for the backfill.
 CREATE USER 'rowtide'@'%' IDENTIFIED BY '$ROWTIDE_MYSQL_PASSWORD';
 GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO 'rowtide'@'%';
+GRANT CREATE, SELECT, INSERT, UPDATE ON rowtide.* TO 'rowtide'@'%';
 GRANT SELECT ON shop.venue TO 'rowtide'@'%';
 GRANT SELECT ON shop.event TO 'rowtide'@'%';
 GRANT SELECT ON shop.session TO 'rowtide'@'%';

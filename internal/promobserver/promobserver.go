@@ -24,6 +24,9 @@ type Pipeline struct {
 	flushSeconds, lagSeconds, sendSeconds    prometheus.Histogram
 	overwrites, rebuilt, setAside, raised    *prometheus.CounterVec
 	rebuildSeconds                           *prometheus.HistogramVec
+	filled, fillDropped, fillFailures        prometheus.Counter
+	filling, fillRemaining                   prometheus.Gauge
+	heartbeatSeconds                         prometheus.Histogram
 
 	state State
 }
@@ -65,7 +68,7 @@ func New(reg prometheus.Registerer) *Pipeline {
 		kafkaUp:       gauge("rowtide_publisher_kafka_up", "1 while Kafka accepts records."),
 		overwrites: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "rowtide_publisher_overwrites_total", Help: "Keys by what set-if-newer did with them.",
-		}, []string{"result"}),
+		}, []string{"module", "result"}),
 		rebuilt: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "rowtide_aggregator_rebuilt_keys_total", Help: "Documents assembled by queries.",
 		}, []string{"module"}),
@@ -79,6 +82,13 @@ func New(reg prometheus.Registerer) *Pipeline {
 			Name: "rowtide_aggregator_rebuild_seconds", Help: "Queries for one batch of documents.", Buckets: latency,
 		}, []string{"module"}),
 	}
+	p.filled = counter("rowtide_backfill_rows_total", "Rows that a backfill read and handed over.")
+	p.fillDropped = counter("rowtide_backfill_dropped_rows_total", "Rows that a backfill read and left to the log, which had changed them meanwhile.")
+	p.fillFailures = counter("rowtide_backfill_failures_total", "Backfills that were given up.")
+	p.filling = gauge("rowtide_backfill_running", "1 while a table is being read.")
+	p.fillRemaining = gauge("rowtide_backfill_remaining_rows", "Estimated rows that the running backfill has not read yet.")
+	p.heartbeatSeconds = hist("rowtide_source_heartbeat_seconds", "From writing the heartbeat row to the checkpoint that covers it.")
+	reg.MustRegister(p.filled, p.fillDropped, p.fillFailures, p.filling, p.fillRemaining, p.heartbeatSeconds)
 	p.redisUp.Set(1)
 	p.kafkaUp.Set(1)
 	reg.MustRegister(p.transactions, p.changes, p.bytes, p.reconnects, p.connected, p.commit, p.flushes, p.entries, p.flushSeconds,
@@ -113,6 +123,27 @@ func (p *Pipeline) Received(tx *rowtide.Tx) {
 	p.commit.Set(float64(tx.CommittedAt.UnixMicro()) / 1e6)
 }
 
+// Backfilled implements binlog.Observer.
+func (p *Pipeline) Backfilled(rows, dropped int) {
+	p.filled.Add(float64(rows))
+	p.fillDropped.Add(float64(dropped))
+}
+
+// BackfillState implements binlog.Observer.
+func (p *Pipeline) BackfillState(running bool, remaining int64) {
+	p.filling.Set(0)
+	if running {
+		p.filling.Set(1)
+	}
+	p.fillRemaining.Set(float64(remaining))
+}
+
+// BackfillFailed implements binlog.Observer.
+func (p *Pipeline) BackfillFailed() { p.fillFailures.Inc() }
+
+// HeartbeatCovered implements binlog.Observer.
+func (p *Pipeline) HeartbeatCovered(after time.Duration) { p.heartbeatSeconds.Observe(after.Seconds()) }
+
 // CheckpointAway implements binlog.Observer.
 func (p *Pipeline) CheckpointAway(err error) { p.state.CheckpointAway.Store(err != nil) }
 
@@ -142,13 +173,13 @@ func (p *Pipeline) SetAside(module string, faults int) {
 func (p *Pipeline) Raised(module string) { p.raised.WithLabelValues(module).Inc() }
 
 // Overwrote implements publisher.Observer.
-func (p *Pipeline) Overwrote(result overwrite.Result, n int) {
+func (p *Pipeline) Overwrote(module string, result overwrite.Result, n int) {
 	if result == overwrite.Written {
 		p.state.Written.Add(int64(n))
 	} else {
 		p.state.Stale.Add(int64(n))
 	}
-	p.overwrites.WithLabelValues(result.String()).Add(float64(n))
+	p.overwrites.WithLabelValues(module, result.String()).Add(float64(n))
 }
 
 // Broadcast implements publisher.Observer.

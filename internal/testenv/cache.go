@@ -40,8 +40,8 @@ func cached(part string, elem ...string) (path, version string, err error) {
 	return filepath.Join(append([]string{dir, part}, elem...)...), strings.TrimSpace(string(b)), nil
 }
 
-// Missing returns why `make setup` could not download a part ("mysql" or
-// "kafka"), or "" when it could or never tried.
+// Missing returns why `make setup` could not download a part ("mysql", "redis",
+// "valkey" or "kafka"), or "" when it could or never tried.
 func Missing(part string) string {
 	dir, err := CacheDir()
 	if err != nil {

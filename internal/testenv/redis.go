@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -34,6 +35,7 @@ func StartRedis(ctx context.Context, o Options) (*RedisServer, error) {
 		if err := os.MkdirAll(s.dataDir(), 0o755); err != nil {
 			return err
 		}
+		s.spec.as = unprivileged(s.dataDir(), bin)
 		conf, err := redisConf(o, s)
 		if err != nil {
 			return err
@@ -93,11 +95,11 @@ func pingRedis(ctx context.Context, addr, password string) error {
 	defer conn.Close()
 	r := bufio.NewReader(conn)
 	if password != "" {
-		if err := askRedis(conn, r, "AUTH", password); err != nil {
+		if _, err := askRedis(conn, r, "AUTH", password); err != nil {
 			return err
 		}
 	}
-	err = askRedis(conn, r, "PING")
+	_, err = askRedis(conn, r, "PING")
 	// Where an ACL has locked the default user out, this refusal is the
 	// answer of a server that serves.
 	var refused redisError
@@ -107,6 +109,29 @@ func pingRedis(ctx context.Context, addr, password string) error {
 	return err
 }
 
+// Do sends one command as the default user on a connection of its own and
+// returns its answer: a simple or bulk string, or a number.
+func (s *RedisServer) Do(ctx context.Context, words ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	conn, err := dial(ctx, s.Addr)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	r := bufio.NewReader(conn)
+	if s.Password != "" {
+		if _, err := askRedis(conn, r, "AUTH", s.Password); err != nil {
+			return "", err
+		}
+	}
+	answer, err := askRedis(conn, r, words...)
+	if err != nil {
+		return "", fmt.Errorf("%s at %s: %w", strings.Join(words, " "), s.Addr, err)
+	}
+	return answer, nil
+}
+
 // redisError is an error reply.
 type redisError string
 
@@ -114,26 +139,34 @@ func (e redisError) Error() string { return "redis: " + string(e) }
 
 func (e redisError) is(code string) bool { return strings.HasPrefix(string(e), code+" ") }
 
-// askRedis sends one command and expects a simple string.
-func askRedis(conn net.Conn, r *bufio.Reader, words ...string) error {
+// askRedis sends one command and reads its answer.
+func askRedis(conn net.Conn, r *bufio.Reader, words ...string) (string, error) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "*%d\r\n", len(words))
 	for _, w := range words {
 		fmt.Fprintf(&b, "$%d\r\n%s\r\n", len(w), w)
 	}
 	if _, err := conn.Write([]byte(b.String())); err != nil {
-		return err
+		return "", err
 	}
 	reply, err := r.ReadString('\n')
 	if err != nil {
-		return err
+		return "", err
 	}
-	reply = strings.TrimSpace(reply)
-	if msg, ok := strings.CutPrefix(reply, "-"); ok {
-		return redisError(msg)
+	kind, rest := reply[0], strings.TrimSpace(reply[1:])
+	switch kind {
+	case '-':
+		return "", redisError(rest)
+	case '+', ':':
+		return rest, nil
+	case '$':
+		n, err := strconv.Atoi(rest)
+		if err != nil || n < 0 {
+			return "", err
+		}
+		body := make([]byte, n+len("\r\n"))
+		_, err = io.ReadFull(r, body)
+		return string(body[:n]), err
 	}
-	if !strings.HasPrefix(reply, "+") {
-		return fmt.Errorf("redis: unexpected reply %q", reply)
-	}
-	return nil
+	return "", fmt.Errorf("redis: unexpected reply %q", reply)
 }

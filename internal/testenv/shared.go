@@ -16,7 +16,8 @@ const (
 	EnvRedis   = "ROWTIDE_TEST_REDIS"
 	EnvKafka   = "ROWTIDE_TEST_KAFKA"
 	// EnvDegraded lists, separated by commas, the parts that could not be
-	// downloaded: "mysql" is absent then, "kafka" is an in-process broker.
+	// downloaded: "mysql", "redis" (8) and "valkey" are absent then, "kafka" is an
+	// in-process broker.
 	EnvDegraded = "ROWTIDE_TEST_DEGRADED"
 	// EnvStrict set to "1" makes a degraded run a failure.
 	EnvStrict = "ROWTIDE_TEST_STRICT"
@@ -75,8 +76,7 @@ func Kafka(t TB) []string {
 	return strings.Split(shared(t, "Kafka", EnvKafka), ",")
 }
 
-// Degraded reports whether a part ("mysql" or "kafka") could not be downloaded
-// for this test run.
+// Degraded reports whether a part could not be downloaded for this test run.
 func Degraded(part string) bool {
 	return slices.Contains(strings.Split(os.Getenv(EnvDegraded), ","), part)
 }

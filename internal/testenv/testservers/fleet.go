@@ -72,6 +72,15 @@ func (f *fleet) start(ctx context.Context, name, dir string) error {
 			return err
 		}
 		f.add(testenv.EnvRedis, s.Addr, "Redis", s.Stop)
+		// Tests start the newer ones themselves.
+		for _, part := range []string{"redis", "valkey"} {
+			if testenv.Missing(part) == "" {
+				continue
+			}
+			if err := f.degrade(part); err != nil {
+				return err
+			}
+		}
 	case "kafka":
 		return f.startKafka(ctx, o)
 	}
@@ -145,8 +154,10 @@ func (f *fleet) summary() string {
 // notices says in capitals what this run did without.
 func (f *fleet) notices() []string {
 	text := map[string]string{
-		"kafka": "DEGRADED: APACHE KAFKA COULD NOT BE INSTALLED; THE KAFKA TESTS RAN AGAINST AN IN-PROCESS BROKER",
-		"mysql": "DEGRADED: MYSQL COULD NOT BE INSTALLED; THE MYSQL TESTS RAN ON MARIADB ALONE",
+		"kafka":  "DEGRADED: APACHE KAFKA COULD NOT BE INSTALLED; THE KAFKA TESTS RAN AGAINST AN IN-PROCESS BROKER",
+		"redis":  "DEGRADED: REDIS 8 COULD NOT BE INSTALLED; THE TESTS OF SEVERAL REDIS SERVERS RAN WITHOUT IT",
+		"valkey": "DEGRADED: VALKEY COULD NOT BE INSTALLED; THE TESTS OF SEVERAL REDIS SERVERS RAN WITHOUT IT",
+		"mysql":  "DEGRADED: MYSQL COULD NOT BE INSTALLED; THE MYSQL TESTS RAN ON MARIADB ALONE",
 	}
 	var lines []string
 	for _, part := range f.degraded {

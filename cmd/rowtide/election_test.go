@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/go-redis/v9"
+)
+
+func leases(t *testing.T, n int) (*miniredis.Miniredis, []*lease) {
+	t.Helper()
+	mini := miniredis.RunT(t)
+	var out []*lease
+	for range n {
+		rdb := redis.NewClient(&redis.Options{Addr: mini.Addr()})
+		t.Cleanup(func() { rdb.Close() })
+		out = append(out, newLease(rdb, "shop", "main", time.Second, slog.New(slog.DiscardHandler)))
+	}
+	return mini, out
+}
+
+// try asks once.
+func (l *lease) try(t *testing.T) uint64 {
+	t.Helper()
+	n, err := l.call(t.Context(), l.ttl, l.term)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func TestLease_OneOfTwoIsElectedAndTermsGrow(t *testing.T) {
+	mini, l := leases(t, 2)
+	if err := l[0].win(t.Context()); err != nil || l[0].term != 1 {
+		t.Fatalf("term %d, %v", l[0].term, err)
+	}
+	if got := l[1].try(t); got != 0 {
+		t.Fatalf("a second daemon was elected for term %d", got)
+	}
+	l[0].release()
+	mini.FastForward(2 * time.Millisecond)
+	if err := l[1].win(t.Context()); err != nil || l[1].term != 2 {
+		t.Fatalf("after the release: term %d, %v", l[1].term, err)
+	}
+}
+
+func TestLease_ThatEndedIsRenewedUnlessSomebodyWasElected(t *testing.T) {
+	mini, l := leases(t, 2)
+	if err := l[0].win(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	mini.FastForward(time.Minute)
+	if got := l[0].try(t); got != 1 {
+		t.Fatalf("renewed for term %d, want 1", got)
+	}
+	mini.FastForward(time.Minute)
+	if err := l[1].win(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	mini.FastForward(time.Minute) // the second one's has ended too
+	if got := l[0].try(t); got != 0 {
+		t.Errorf("term 1 was renewed after term 2")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := l[0].hold(ctx); !errors.Is(err, errDeposed) {
+		t.Errorf("%v, want errDeposed", err)
+	}
+	l[0].release() // must not take the other's away
+	if got := l[1].try(t); got != 2 {
+		t.Errorf("the second one's renewal gives %d", got)
+	}
+}
+
+func TestLease_OutageOfRedisDeposesNobody(t *testing.T) {
+	mini, l := leases(t, 1)
+	if err := l[0].win(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	mini.SetError("LOADING wait")
+	ctx, cancel := context.WithTimeout(t.Context(), l[0].ttl)
+	defer cancel()
+	if err := l[0].hold(ctx); err != nil {
+		t.Errorf("%v, want to go on", err)
+	}
+	mini.SetError("")
+	if got := l[0].try(t); got != 1 {
+		t.Errorf("renewed for term %d, want 1", got)
+	}
+}

@@ -1,0 +1,129 @@
+package localsync
+
+import (
+	"fmt"
+	"maps"
+	"sync/atomic"
+
+	"github.com/rowtide/rowtide"
+)
+
+// live is what the daemon may change of a module while the node runs. Readers
+// load single words, so that following the daemon costs them nothing (race R23).
+type live struct {
+	// policy is what is in force: the code's own with the daemon's settings over it.
+	policy atomic.Pointer[policy]
+	// generation is the module's, since the version from which on all values are
+	// of it (zero: not known). Entries verified before turnedAt, when this node
+	// heard of it, may be of an older one; putting all of them in doubt is one
+	// store. since is stored first and turnedAt last: whoever still saw the older
+	// generation began before turnedAt.
+	generation atomic.Uint32
+	since      atomic.Uint64
+	turnedAt   atomic.Int64
+}
+
+// rules is the policy in force. Name, version, batch and timeout never change.
+func (m *core) rules() *policy { return m.live.policy.Load() }
+
+// follow takes over what the daemon says of the module.
+func (m *core) follow(mc *rowtide.ModuleControl) error {
+	if mc.Generation > m.live.generation.Load() {
+		m.live.since.Store(uint64(mc.Since))
+		m.live.generation.Store(mc.Generation)
+		raise(&m.live.turnedAt, m.c.now())
+	}
+	if m.policy.pinned {
+		return nil
+	}
+	p, err := m.policy.with(&mc.Settings)
+	if err != nil {
+		return err
+	}
+	m.live.policy.Store(&p)
+	return nil
+}
+
+// current reports whether a value of this version that came by push is of the
+// module's generation.
+func (m *core) current(v rowtide.Version) bool {
+	if m.live.generation.Load() == 0 {
+		return true
+	}
+	since := m.live.since.Load()
+	return since > 0 && uint64(v) >= since
+}
+
+// with is p with the daemon's settings over it.
+func (p policy) with(s *rowtide.ModuleSettings) (policy, error) {
+	override(&p.value.TTL, s.TTL)
+	override(&p.value.Refresh, s.Refresh)
+	override(&p.empty.TTL, s.EmptyTTL)
+	override(&p.empty.Refresh, s.EmptyRefresh)
+	override(&p.maxStale, s.MaxStale)
+	switch s.OnError {
+	case "":
+	case "keep":
+		p.onError = KeepLast
+	case "optional":
+		p.onError = Optional
+	default:
+		return p, fmt.Errorf("on_error %q is neither keep nor optional", s.OnError)
+	}
+	return p, p.validate()
+}
+
+func override[T comparable](field *T, value T) {
+	var zero T
+	if value != zero {
+		*field = value
+	}
+}
+
+// control applies one record of the control topic; an empty value takes the
+// daemon's settings back. What cannot be used is told and changes nothing.
+func (c *Cache) control(key string, value []byte) {
+	if len(value) == 0 {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		next := maps.Clone(c.controls)
+		delete(next, key)
+		c.controls = next
+		for _, m := range c.named(key) {
+			m.live.policy.Store(&m.policy)
+		}
+		return
+	}
+	mc, err := rowtide.DecodeControl(value)
+	if err == nil {
+		err = c.obey(&mc)
+	}
+	if err != nil {
+		c.opt.Logger.Warn("module settings of the daemon are not usable, keeping those in force", "module", key, "error", err)
+	}
+}
+
+func (c *Cache) obey(mc *rowtide.ModuleControl) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, m := range c.named(mc.Name) {
+		if err := m.follow(mc); err != nil {
+			return err
+		}
+	}
+	next := maps.Clone(c.controls)
+	next[mc.Name] = *mc
+	c.controls = next
+	return nil
+}
+
+// named are the declared versions of a module.
+func (c *Cache) named(name string) []*core {
+	var out []*core
+	for id, m := range *c.modules.Load() {
+		if id.name == name {
+			out = append(out, m)
+		}
+	}
+	return out
+}

@@ -1,0 +1,295 @@
+package localsync_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/rowtide/rowtide"
+	"github.com/rowtide/rowtide/localsync"
+)
+
+// control is a record for the module event.
+func control(edit func(*rowtide.ModuleControl)) rowtide.ModuleControl {
+	c := rowtide.ModuleControl{Name: "event", Version: 1, Settings: rowtide.ModuleSettings{
+		TTL: 24 * time.Hour, Refresh: time.Minute, EmptyTTL: 30 * time.Second, EmptyRefresh: 10 * time.Second, OnError: "keep", MaxStale: 5 * time.Second,
+	}}
+	edit(&c)
+	return c
+}
+
+func TestControl_AgesAreInForceAtTheNextRead(t *testing.T) {
+	n, o := newNode(t), newOrigin()
+	m := n.events(o)
+	n.settle(100)
+	o.set(1, "v")
+	n.commit(1, 90, "v")
+	want(t, m, 1, "v")
+	n.pass(30 * time.Second)
+	if info := want(t, m, 1, "v"); info.Level != localsync.LevelLocal || n.module("event").Refreshes != 0 {
+		t.Fatalf("%+v, want local without a refresh", info)
+	}
+	n.bus.control(control(func(c *rowtide.ModuleControl) { c.Settings.Refresh = 20 * time.Second }))
+	want(t, m, 1, "v")
+	n.idle(t)
+	if got := n.module("event").Refreshes; got != 1 {
+		t.Fatalf("%d refreshes, want 1: the entry is older than the new refresh", got)
+	}
+	n.pass(15 * time.Second)
+	n.bus.control(control(func(c *rowtide.ModuleControl) { c.Settings.TTL, c.Settings.Refresh = 10*time.Second, 10*time.Second }))
+	if info := want(t, m, 1, "v"); info.Level == localsync.LevelLocal {
+		t.Fatalf("%+v: the entry is older than the new ttl", info)
+	}
+	// Longer again: what is kept from now on lives longer.
+	n.bus.control(control(func(*rowtide.ModuleControl) {}))
+	n.commit(1, 195, "w")
+	want(t, m, 1, "w")
+	n.pass(40 * time.Second)
+	if info := want(t, m, 1, "w"); info.Level != localsync.LevelLocal {
+		t.Fatalf("%+v, want local", info)
+	}
+}
+
+func TestControl_EmptyAgesAreInForceAtTheNextRead(t *testing.T) {
+	n, o := newNode(t), newOrigin()
+	m := n.events(o)
+	n.settle(100)
+	want(t, m, 1, "")
+	n.bus.control(control(func(c *rowtide.ModuleControl) {
+		c.Settings.EmptyTTL, c.Settings.EmptyRefresh = 2*time.Second, time.Second
+	}))
+	n.evict(1)
+	o.set(1, "there")
+	n.pass(3 * time.Second)
+	want(t, m, 1, "there")
+}
+
+func TestControl_OnErrorAndMaxStaleAreFollowed(t *testing.T) {
+	n, o := newNode(t), newOrigin()
+	m := n.events(o)
+	n.settle(100)
+	o.fail(errors.New("database is away"))
+	if _, err := m.Get(t.Context(), 1); !errors.Is(err, localsync.ErrLoad) {
+		t.Fatalf("err=%v, want ErrLoad", err)
+	}
+	n.bus.control(control(func(c *rowtide.ModuleControl) {
+		c.Settings.OnError = "optional"
+		c.Settings.MaxStale = 100 * time.Second
+	}))
+	if info := want(t, m, 1, ""); !info.Degraded {
+		t.Fatalf("%+v, want a degraded EMPTY", info)
+	}
+	n.commit(2, 90, "v")
+	want(t, m, 2, "v")
+	n.silence(50 * time.Second) // past the default, not past the new one
+	if info := want(t, m, 2, "v"); info.Level != localsync.LevelLocal || !info.Degraded {
+		t.Fatalf("%+v, want local and degraded", info)
+	}
+}
+
+func TestControl_WhatIsThereAtOpenIsInForceForModulesDeclaredLater(t *testing.T) {
+	bus := newFakeBus()
+	bus.controls = []rowtide.ModuleControl{
+		control(func(c *rowtide.ModuleControl) {
+			c.Settings.TTL, c.Settings.Refresh, c.Generation = time.Second, time.Second, 3
+		}),
+		control(func(c *rowtide.ModuleControl) { c.Name = "other" }),
+	}
+	n, o := newNode(t, func(opt *localsync.Options) { opt.Bus = bus }), newOrigin()
+	m := n.events(o)
+	n.settle(100)
+	o.set(1, "v")
+	want(t, m, 1, "v")
+	if e, _ := n.inRedis(1); e.Generation != 3 || e.TTL != time.Second {
+		t.Fatalf("loaded value in redis: %+v, want generation 3 and one second", e)
+	}
+	n.pass(2 * time.Second)
+	n.wantNoPeek(1)
+}
+
+func TestControl_PinnedKeepsTheCodesSettings(t *testing.T) {
+	n, o := newNode(t), newOrigin()
+	m := n.events(o, func(c *localsync.ModuleConfig[int64]) { c.Pinned = true })
+	n.settle(100)
+	n.commit(1, 90, "v")
+	want(t, m, 1, "v")
+	n.bus.control(control(func(c *rowtide.ModuleControl) { c.Settings.TTL, c.Settings.Refresh = time.Second, time.Second }))
+	n.pass(5 * time.Second)
+	n.wantPeek(1, 90, "v")
+	n.bus.control(control(func(c *rowtide.ModuleControl) { c.Generation = 1 }))
+	n.wantNoPeek(1) // a generation is no setting
+}
+
+func TestControl_UnusableRecordChangesNothing(t *testing.T) {
+	n, o := newNode(t), newOrigin()
+	m := n.events(o)
+	n.settle(100)
+	n.commit(1, 90, "v")
+	want(t, m, 1, "v")
+	n.bus.apply("event", []byte("not a record"))
+	n.bus.apply("event", []byte(`{"format":2}`))
+	n.bus.control(control(func(c *rowtide.ModuleControl) { c.Settings.TTL, c.Settings.Refresh = time.Second, time.Hour }))
+	n.bus.control(control(func(c *rowtide.ModuleControl) {
+		c.Settings.TTL, c.Settings.Refresh, c.Settings.OnError = time.Second, time.Second, "explode"
+	}))
+	n.pass(5 * time.Second)
+	n.wantPeek(1, 90, "v")
+}
+
+func TestControl_RemovedRecordGivesTheCodesSettingsBack(t *testing.T) {
+	n, o := newNode(t), newOrigin()
+	m := n.events(o)
+	n.settle(100)
+	n.bus.control(control(func(c *rowtide.ModuleControl) { c.Settings.TTL, c.Settings.Refresh = time.Second, time.Second }))
+	n.bus.apply("event", nil)
+	n.commit(1, 90, "v")
+	want(t, m, 1, "v")
+	n.pass(5 * time.Second)
+	n.wantPeek(1, 90, "v")
+}
+
+// A new generation is one store; each entry is loaded again when it is read, and
+// kept as any other, also when nothing has changed in the source meanwhile.
+func TestGeneration_EntriesAreLoadedAgainOnce(t *testing.T) {
+	n, o := newNode(t), newOrigin()
+	m := n.events(o)
+	n.settle(100)
+	for _, id := range []int64{1, 2, 3} {
+		n.put(id, rowtide.Version(100), "old") // as new as any load can claim to be
+		o.set(id, "new")
+	}
+	want(t, m, 1, "old")
+	want(t, m, 2, "old")
+	n.pass(time.Second)
+	n.bus.control(control(func(c *rowtide.ModuleControl) { c.Generation = 1 }))
+	n.pass(time.Millisecond)
+	if got := o.loads(); got != 0 {
+		t.Fatalf("%d loads before any read", got)
+	}
+	n.wantNoPeek(1)
+	for _, id := range []int64{1, 3} { // resident, and in Redis only
+		if info := want(t, m, id, "new"); info.Level != localsync.LevelLoader || info.Stale {
+			t.Fatalf("event %d: %+v, want it loaded", id, info)
+		}
+		if info := want(t, m, id, "new"); info.Level != localsync.LevelLocal {
+			t.Fatalf("event %d: %+v, want local", id, info)
+		}
+	}
+	if got := o.loads(); got != 2 {
+		t.Fatalf("%d loads, want 2", got)
+	}
+	// An older one, heard late, is nothing; and what Redis holds of this one is good.
+	n.bus.control(control(func(c *rowtide.ModuleControl) { c.Generation = 0 }))
+	e := rowtide.Entry{Key: eventKey(2), Version: 101, Generation: 1, BuiltAt: n.clock.Now(), TTL: time.Hour, Payload: []byte("rebuilt")}
+	if err := n.mr.Set(eventKey(2).Redis("rowtide"), string(e.AppendEnvelope(nil))); err != nil {
+		t.Fatal(err)
+	}
+	if info := want(t, m, 2, "rebuilt"); info.Level != localsync.LevelRedis {
+		t.Fatalf("%+v, want redis", info)
+	}
+	if got := n.module("event").Generation; got != 1 {
+		t.Fatalf("generation %d, want 1", got)
+	}
+}
+
+// What a loader wrote after the bump carries the new generation: the next node
+// takes it from Redis.
+func TestGeneration_LoadedValueIsOfTheGenerationThatWasKnownBefore(t *testing.T) {
+	n, o := newNode(t), newOrigin()
+	m := n.events(o)
+	n.settle(100)
+	o.set(1, "v")
+	want(t, m, 1, "v")
+	if e, ok := n.inRedis(1); !ok || e.Generation != 0 {
+		t.Fatalf("%+v, want generation 0", e)
+	}
+	n.settle(200)
+	n.bus.control(control(func(c *rowtide.ModuleControl) { c.Generation = 7 }))
+	n.pass(time.Millisecond)
+	want(t, m, 1, "v")
+	if e, ok := n.inRedis(1); !ok || e.Generation != 7 {
+		t.Fatalf("%+v, want generation 7", e)
+	}
+}
+
+func TestGeneration_BumpDuringALoadIsNotLost(t *testing.T) {
+	n, o := newNode(t), newOrigin()
+	m := n.events(o)
+	n.settle(100)
+	o.set(1, "before")
+	first := true
+	o.gate = func(context.Context, []int64) {
+		if first { // the rows have been read, the answer is not there yet
+			first = false
+			n.bus.control(control(func(c *rowtide.ModuleControl) { c.Generation = 1 }))
+			o.set(1, "after")
+			n.pass(time.Millisecond)
+		}
+	}
+	want(t, m, 1, "before")
+	n.wantNoPeek(1)
+	n.settle(200)
+	want(t, m, 1, "after")
+}
+
+func TestGeneration_LoaderAwayGivesTheOldValueAsStale(t *testing.T) {
+	n, o := newNode(t), newOrigin()
+	m := n.events(o)
+	n.settle(100)
+	n.put(1, 90, "old")
+	n.bus.control(control(func(c *rowtide.ModuleControl) { c.Generation = 1 }))
+	o.fail(errors.New("database is away"))
+	if info := want(t, m, 1, "old"); !info.Stale {
+		t.Fatalf("%+v, want Stale", info)
+	}
+}
+
+func TestGeneration_WithoutALoaderRedisIsTheTruth(t *testing.T) {
+	n := newNode(t)
+	m, err := localsync.NewModule(n.cache, localsync.ModuleConfig[int64]{Name: "event"}, localsync.Codec[string](text{}), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.settle(100)
+	n.commit(1, 90, "v")
+	want(t, m, 1, "v")
+	n.bus.control(control(func(c *rowtide.ModuleControl) { c.Generation = 1 }))
+	n.pass(time.Millisecond)
+	if info := want(t, m, 1, "v"); info.Level != localsync.LevelRedis {
+		t.Fatalf("%+v, want one look at redis", info)
+	}
+	if info := want(t, m, 1, "v"); info.Level != localsync.LevelLocal {
+		t.Fatalf("%+v, want local", info)
+	}
+}
+
+// The bus and the control topic have no common order: a value that was built
+// before all was to be read again may come after.
+func TestGeneration_PushedValueFromBeforeIsNotSwappedIn(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		version rowtide.Version
+		since   rowtide.Version
+		swapped bool
+	}{
+		{"built before", 149, 150, false},
+		{"built with it", 150, 150, true},
+		{"built after", 151, 150, true},
+		{"bump without a version", 151, 0, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			n, o := newNode(t), newOrigin()
+			m := n.events(o)
+			n.settle(100)
+			n.commit(1, 90, "old")
+			want(t, m, 1, "old")
+			n.bus.control(control(func(c *rowtide.ModuleControl) { c.Generation, c.Since = 1, tt.since }))
+			n.pass(time.Millisecond)
+			n.bus.batch(n.part(1), n.clock.Now(), n.wm, rowtide.Invalidation{Key: eventKey(1), Version: tt.version, Value: []byte("pushed")})
+			if _, ok := n.cache.Peek(eventKey(1)); ok != tt.swapped {
+				t.Errorf("swapped in: %t, want %t", ok, tt.swapped)
+			}
+		})
+	}
+}
