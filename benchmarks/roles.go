@@ -46,7 +46,7 @@ func (b *bench) roles(ctx context.Context) error {
 type dividedRun struct{ rate, reader, appliers float64 }
 
 func (b *bench) divided(ctx context.Context, appliers int) (r dividedRun, err error) {
-	if _, err := b.redis.Do(ctx, "FLUSHALL"); err != nil {
+	if err := b.emptyRedis(ctx); err != nil {
 		return r, err
 	}
 	name := b.nextName()

@@ -51,6 +51,13 @@ type ModuleConfig[K comparable] struct {
 	//
 	// Defaults to 1.
 	Version uint16
+	// Previous is the version that a bump left behind: while the daemon fills the
+	// new key space, a key that Redis does not have in it is read from the old one.
+	// Such a value is served and not kept, since changes are announced for one of
+	// the two only. Take it out once the new key space is filled.
+	//
+	// Zero reads Version only.
+	Previous uint16
 	// TTL is the hard age of a value, here and for values that this node writes
 	// to Redis. Jittered by a tenth either way, so that what was loaded together
 	// does not expire together.
@@ -98,6 +105,7 @@ type ModuleConfig[K comparable] struct {
 type policy struct {
 	name     string
 	version  uint16
+	previous uint16 // 0: none
 	value    Window
 	empty    Window
 	onError  OnError
@@ -109,7 +117,7 @@ type policy struct {
 
 func (c ModuleConfig[K]) policy() (policy, error) {
 	p := policy{
-		name: c.Name, version: c.Version, value: Window{c.TTL, c.Refresh}, empty: c.Empty,
+		name: c.Name, version: c.Version, previous: c.Previous, value: Window{c.TTL, c.Refresh}, empty: c.Empty,
 		onError: c.OnError, maxStale: c.MaxStale, batch: c.Batch, timeout: c.LoadTimeout, pinned: c.Pinned,
 	}
 	setDefault(&p.version, 1)

@@ -39,6 +39,11 @@ func (m *core) readRedis(ctx context.Context, a *attempt, fs []*flight) (rest, a
 	if len(asked) == 0 {
 		return rest, nil
 	}
+	if m.policy.previous != 0 {
+		for _, f := range asked {
+			names = append(names, m.c.redisName(&slot{name: localName(m.before(f))}))
+		}
+	}
 	values, err := m.c.remote.get(ctx, names)
 	if err != nil {
 		m.stats.redisErrors.Add(1)
@@ -50,6 +55,9 @@ func (m *core) readRedis(ctx context.Context, a *attempt, fs []*flight) (rest, a
 		return rest, nil
 	}
 	for i, f := range asked {
+		if values[i] == nil && m.policy.previous != 0 && m.takeBefore(a, f, values[len(asked)+i]) {
+			continue
+		}
 		switch m.take(a, f, values[i]) {
 		case taken:
 		case toLoader:
@@ -59,6 +67,32 @@ func (m *core) readRedis(ctx context.Context, a *attempt, fs []*flight) (rest, a
 		}
 	}
 	return rest, again
+}
+
+// before is the flight's key in the key space that a bump left behind.
+func (m *core) before(f *flight) rowtide.Key {
+	k := f.slot.key
+	k.Version = m.policy.previous
+	return k
+}
+
+// takeBefore serves what the old key space holds. It is not kept: changes of the
+// key are announced for one of the two key spaces only, and a node cannot tell
+// for which.
+func (m *core) takeBefore(a *attempt, f *flight, value []byte) bool {
+	if value == nil || f.refresh {
+		return false
+	}
+	k := m.before(f)
+	e, err := rowtide.DecodeEnvelope(k, value)
+	if err != nil || e.Key.Version != k.Version || e.Version < f.need() {
+		return false
+	}
+	m.land(f, result{
+		payload: e.Payload, version: e.Version, verified: a.began, level: LevelRedis, empty: e.Empty(),
+		degraded: m.c.silent(f.part, m.c.now()),
+	})
+	return true
 }
 
 type step uint8

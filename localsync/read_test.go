@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/rowtide/rowtide"
+	"github.com/rowtide/rowtide/internal/overwrite"
 	"github.com/rowtide/rowtide/localsync"
 )
 
@@ -326,5 +327,38 @@ func TestClose_IsIdempotentWaitsForLoadsAndEndsReads(t *testing.T) {
 	}
 	if got := n.bus.closed.Load(); got != 1 {
 		t.Fatalf("bus was closed %d times", got)
+	}
+}
+
+// While a bumped module's new key space fills, the old one answers; its values
+// are not kept, so that a change in either key space is seen at once.
+func TestPrevious_IsReadWhileTheNewKeySpaceFills(t *testing.T) {
+	n, o := newNode(t), newOrigin()
+	m := n.events(o, func(c *localsync.ModuleConfig[int64]) { c.Version, c.Previous = 2, 1 })
+	n.settle(100)
+	n.put(1, 90, "old") // version 1's key
+	for _, value := range []string{"old", "older node's daemon wrote this"} {
+		n.put(1, n.wm-1, value)
+		if info := want(t, m, 1, value); info.Level != localsync.LevelRedis || info.Stale {
+			t.Fatalf("%+v, want redis", info)
+		}
+		n.settle(n.wm + 10)
+	}
+	k := rowtide.Key{Module: "event", Version: 2, ID: "1"}
+	if _, ok := n.cache.Peek(k); ok {
+		t.Fatal("a value of the old key space was kept")
+	}
+	e := rowtide.Entry{Key: k, Version: n.wm - 1, BuiltAt: n.clock.Now(), Payload: []byte("new")}
+	n.overwrite(k.Redis("rowtide"), overwrite.CDC, string(e.AppendEnvelope(nil)), "0")
+	want(t, m, 1, "new")
+	if _, ok := n.cache.Peek(k); !ok {
+		t.Fatal("a value of the new key space was not kept")
+	}
+	if o.loads() != 0 {
+		t.Fatalf("%d loads, want none", o.loads())
+	}
+	o.set(2, "loaded") // in neither: the loader's
+	if info := want(t, m, 2, "loaded"); info.Level != localsync.LevelLoader {
+		t.Fatalf("%+v, want the loader's", info)
 	}
 }

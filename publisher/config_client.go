@@ -1,21 +1,20 @@
 package publisher
 
 import (
-	"crypto/sha256"
-	"crypto/sha512"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"os"
 
 	"github.com/IBM/sarama"
+	"github.com/xdg-go/scram"
 )
 
 // mechanisms are the logins that the daemon knows; PLAIN needs no client of ours.
 var mechanisms = map[string]func() sarama.SCRAMClient{
 	sarama.SASLTypePlaintext:   nil,
-	sarama.SASLTypeSCRAMSHA256: func() sarama.SCRAMClient { return &scram{hash: sha256.New} },
-	sarama.SASLTypeSCRAMSHA512: func() sarama.SCRAMClient { return &scram{hash: sha512.New} },
+	sarama.SASLTypeSCRAMSHA256: func() sarama.SCRAMClient { return &scramClient{hash: scram.SHA256} },
+	sarama.SASLTypeSCRAMSHA512: func() sarama.SCRAMClient { return &scramClient{hash: scram.SHA512} },
 }
 
 // Client is [ProducerConfig] with the config's TLS and login. The error names a

@@ -82,7 +82,7 @@ func (d *daemon) rewound(ctx context.Context, err error) error {
 		}
 		return fmt.Errorf("%w: %w", errStartAgain, err)
 	}
-	if d.cfg.Checkpoint.Store == config.CheckpointRedis && !d.cfg.Redis.Cluster {
+	if d.cfg.Checkpoint.Store == config.CheckpointRedis && !d.cfg.Redis.Cluster && d.group == nil { // an applier's offsets are in Kafka
 		return fmt.Errorf("%w, which went back together with the data: %w", errStartAgain, err)
 	}
 	return fmt.Errorf("%w; how far it went back is not known, and the checkpoint is not kept in the same server: a new start goes on from the checkpoint, and %s", err, mend)

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -29,6 +31,22 @@ func get(t *testing.T, url string) (int, string) {
 		t.Fatal(err)
 	}
 	return resp.StatusCode, string(b)
+}
+
+// documentedRights is the Redis user of docs/operations.md.
+func documentedRights(t *testing.T) string {
+	t.Helper()
+	page, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rights := regexp.MustCompile(`(?m)^on >password .*$`).FindString(string(page))
+	for _, never := range []string{"+del", "+unlink", "+expire", "+rename", "+flush", "+keys", "+@"} {
+		if rights == "" || strings.Contains(strings.ToLower(rights), never) {
+			t.Fatalf("docs/operations.md gives the daemon the rights %q, want a line without %s", rights, never)
+		}
+	}
+	return rights
 }
 
 // What operators see: health, readiness, metrics and status of a daemon that
@@ -57,7 +75,9 @@ func TestRun_SeenFromOutside(t *testing.T) {
 	exec("CREATE DATABASE " + schema)
 	t.Cleanup(func() { _, _ = db.ExecContext(context.Background(), "DROP DATABASE "+schema) })
 	exec("CREATE TABLE " + schema + ".thing (id INT PRIMARY KEY, name VARCHAR(20))")
-	srv, err := testenv.StartRedis(t.Context(), testenv.Options{AppendOnly: true})
+	// The daemon has the rights that the page of operations gives it, and no other:
+	// nothing with which a key could be deleted.
+	srv, err := testenv.StartRedis(t.Context(), testenv.Options{AppendOnly: true, ACL: []string{"daemon " + documentedRights(t)}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +85,7 @@ func TestRun_SeenFromOutside(t *testing.T) {
 
 	addr := freeAddr(t)
 	g := goodConfig(t, target, schema)
-	g.redis = fmt.Sprintf(`{addrs: ["%s"], prefix: out}`, srv.Addr)
+	g.redis = fmt.Sprintf(`{addrs: ["%s"], prefix: rowtide, username: daemon, password: password}`, srv.Addr)
 	path := g.write(t)
 	// Every write is counted, so that none may come twice.
 	env := []string{"ROWTIDE_HTTP_LISTEN=" + addr, "ROWTIDE_SOURCE_BACKFILL_AUTO=false"}
