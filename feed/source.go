@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/rowtide/rowtide"
+	"github.com/rowtide/rowtide/internal/backoff"
 )
 
 // ErrPreflight means the topics cannot be read as they are set up. The joined
@@ -151,13 +152,32 @@ func (s *Source) Resume(ctx context.Context, store Store) (*Progress, error) {
 	return s.progress, nil
 }
 
+// ends are a partition's oldest offset and the one after its newest. A leader
+// that is being elected, as of a topic that was just made, is waited for.
+func (s *Source) ends(p *partition) (oldest, newest int64, err error) {
+	wait := backoff.New(50*time.Millisecond, time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), electionWait)
+	defer cancel()
+	for {
+		if oldest, err = s.client.GetOffset(p.topic, p.id, sarama.OffsetOldest); err == nil {
+			newest, err = s.client.GetOffset(p.topic, p.id, sarama.OffsetNewest)
+		}
+		electing := errors.Is(err, sarama.ErrNotLeaderForPartition) || errors.Is(err, sarama.ErrLeaderNotAvailable)
+		if !electing || wait.Wait(ctx) != nil {
+			return oldest, newest, err
+		}
+		if err := s.client.RefreshMetadata(p.topic); err != nil {
+			return 0, 0, err
+		}
+	}
+}
+
+// electionWait is how long the election of a leader is waited for at the start.
+const electionWait = 10 * time.Second
+
 // begin is the place of a partition's first record.
 func (s *Source) begin(p *partition, mark Mark, known, fresh bool) (Mark, error) {
-	oldest, err := s.client.GetOffset(p.topic, p.id, sarama.OffsetOldest)
-	if err != nil {
-		return mark, fmt.Errorf("read offsets of %s: %w", p.name(), err)
-	}
-	newest, err := s.client.GetOffset(p.topic, p.id, sarama.OffsetNewest)
+	oldest, newest, err := s.ends(p)
 	if err != nil {
 		return mark, fmt.Errorf("read offsets of %s: %w", p.name(), err)
 	}

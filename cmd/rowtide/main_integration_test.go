@@ -22,6 +22,7 @@ import (
 var binary string
 
 func TestMain(m *testing.M) {
+	quietLibraries() // later, the clients of an earlier test may be reading the setting
 	dir, err := os.MkdirTemp("", "rowtide-test-*")
 	if err != nil {
 		panic(err)

@@ -67,8 +67,8 @@ func runDaemon(ctx context.Context, path string, cfg config.Config, log *slog.Lo
 	d := newDaemon(cfg, log)
 	defer func() { err = errors.Join(err, d.close()) }()
 	err = d.open(ctx)
-	if errors.Is(err, errNeverElected) {
-		return nil
+	if errors.Is(err, errNeverElected) || ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil // asked to stop before anything began
 	}
 	if err = config.Locate(path, err); err != nil {
 		return err
