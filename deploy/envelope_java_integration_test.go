@@ -58,7 +58,7 @@ func TestEnvelopeDoc_JavaFollowsARealBroker(t *testing.T) {
 		t.Skip("Kafka's client for Java could not be downloaded on this machine")
 	}
 	if _, err := exec.LookPath("javac"); err != nil {
-		t.Skip("no Java compiler is installed, only a runtime")
+		t.Fatal("no Java compiler is installed: run make setup")
 	}
 	m := regexp.MustCompile("(?s)```java\n(.*?)```").FindStringSubmatch(read(t, "docs/envelope.md"))
 	if m == nil {

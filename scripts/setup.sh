@@ -110,12 +110,13 @@ install_wanted() {
 	wanted=()
 }
 
-# jre_package names the Debian package of a Java runtime new enough for Kafka.
-jre_package() {
-	if apt-cache show openjdk-17-jre-headless >/dev/null 2>&1; then
-		echo openjdk-17-jre-headless
+# jdk_package names the Debian package of a Java new enough for Kafka, with the
+# compiler that the consumer of docs/envelope.md is run by.
+jdk_package() {
+	if apt-cache show openjdk-17-jdk-headless >/dev/null 2>&1; then
+		echo openjdk-17-jdk-headless
 	else
-		echo default-jre-headless
+		echo default-jdk-headless
 	fi
 }
 
@@ -372,7 +373,7 @@ demo)
 test)
 	[ -n "$(server_binary mariadbd || true)" ] || want mariadb-server
 	have redis-cli || want redis-tools
-	java_is_17 || want "$(jre_package)"
+	{ java_is_17 && have javac; } || want "$(jdk_package)"
 	have mvn || want maven
 	# The race detector needs a C compiler.
 	have gcc || have clang || want gcc libc6-dev
