@@ -40,18 +40,10 @@ const (
 //
 // queries are SELECTs to be prepared, by the name to complain under.
 func (s *Source) Preflight(ctx context.Context, needs []Need, queries map[string]string) error {
-	if s.db == nil {
-		db, err := s.cfg.openDB()
-		if err != nil {
-			return err
-		}
-		s.db = db
+	if err := s.connect(ctx); err != nil {
+		return err
 	}
-	server, err := describe(ctx, s.db)
-	if err != nil {
-		return s.connectError(err)
-	}
-	s.server = server
+	server := s.server
 	faults := slices.Concat(
 		checkSettings(ctx, s.db, server, s.cfg.ServerID),
 		checkGrants(ctx, s.db, s.cfg.User),
@@ -64,6 +56,23 @@ func (s *Source) Preflight(ctx context.Context, needs []Need, queries map[string
 	if len(faults) > 0 {
 		return fmt.Errorf("%w: %s (%s %s):\n%w", ErrPreflight, s.cfg.Addr, server.Flavor, server.Version, errors.Join(faults...))
 	}
+	return nil
+}
+
+// connect opens the connections for queries and learns who the server is.
+func (s *Source) connect(ctx context.Context) error {
+	if s.db == nil {
+		db, err := s.cfg.openDB()
+		if err != nil {
+			return err
+		}
+		s.db = db
+	}
+	server, err := describe(ctx, s.db)
+	if err != nil {
+		return s.connectError(err)
+	}
+	s.server = server
 	return nil
 }
 

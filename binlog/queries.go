@@ -10,18 +10,9 @@ import (
 // PreflightQueries is [Source.Preflight] for who only wants [Source.Reader]: it
 // checks tables, columns and queries, and nothing of the log.
 func (s *Source) PreflightQueries(ctx context.Context, needs []Need, queries map[string]string) error {
-	if s.db == nil {
-		db, err := s.cfg.openDB()
-		if err != nil {
-			return err
-		}
-		s.db = db
+	if err := s.connect(ctx); err != nil {
+		return err
 	}
-	server, err := describe(ctx, s.db)
-	if err != nil {
-		return s.connectError(err)
-	}
-	s.server = server
 	faults := slices.Concat(checkNeeds(ctx, s.db, s.cfg.User, needs), checkQueries(ctx, s.db, queries))
 	if len(faults) > 0 {
 		return fmt.Errorf("%w: %w", ErrPreflight, errors.Join(faults...))
