@@ -104,8 +104,6 @@ func asInt(v Value) (int64, bool) {
 		return int64(x), true
 	case int8:
 		return int64(x), true
-	case int:
-		return int64(x), true
 	}
 	return 0, false
 }

@@ -15,29 +15,29 @@ import (
 // model is what a table with a primary key and a unique column holds, and what
 // a module keyed by the unique column must show of it.
 type model struct {
-	rows   map[int][]rowtide.Value // by primary key
-	byCode map[int]int             // code → primary key
-	want   map[string]string       // module's id → payload, "" EMPTY
+	rows   map[int64][]rowtide.Value // by primary key
+	byCode map[int64]int64           // code → primary key
+	want   map[string]string         // module's id → payload, "" EMPTY
 }
 
 var codeTable = &rowtide.Table{Schema: "shop", Name: "coupon", Columns: []string{"id", "code", "n"}, PrimaryKey: []int{0}}
 
 func (m *model) put(r []rowtide.Value) {
-	id, code := r[0].(int), r[1].(int)
+	id, code := r[0].(int64), r[1].(int64)
 	m.rows[id], m.byCode[code] = r, id
 	m.want[fmt.Sprint(code)] = fmt.Sprintf(`{"id":%d,"code":%d,"n":%d}`, id, code, r[2])
 }
 
 func (m *model) drop(r []rowtide.Value) {
-	delete(m.rows, r[0].(int))
-	delete(m.byCode, r[1].(int))
+	delete(m.rows, r[0].(int64))
+	delete(m.byCode, r[1].(int64))
 	m.want[fmt.Sprint(r[1])] = ""
 }
 
 // change draws one row change that the table's two unique keys allow.
 func (m *model) change(t *rapid.T, n int) (rowtide.Change, bool) {
 	const space = 6 // few keys, so that changes meet
-	id, code := rapid.IntRange(1, space).Draw(t, "id"), rapid.IntRange(1, space).Draw(t, "code")
+	id, code := rapid.Int64Range(1, space).Draw(t, "id"), rapid.Int64Range(1, space).Draw(t, "code")
 	old, there := m.rows[id]
 	_, taken := m.byCode[code]
 	switch op := rapid.IntRange(1, 4).Draw(t, "op"); {
@@ -67,7 +67,7 @@ func (m *model) change(t *rapid.T, n int) (rowtide.Change, bool) {
 // from any saved position changes nothing.
 func TestAggregator_EndsAsTheTableIs(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		m := &model{rows: map[int][]rowtide.Value{}, byCode: map[int]int{}, want: map[string]string{}}
+		m := &model{rows: map[int64][]rowtide.Value{}, byCode: map[int64]int64{}, want: map[string]string{}}
 		var txs []*rowtide.Tx
 		n := 0
 		for i := range rapid.IntRange(1, 25).Draw(rt, "transactions") {

@@ -46,11 +46,11 @@ func pageKey(id any) rowtide.Key {
 // database answers the page module's three queries from maps.
 type database struct {
 	mu       sync.Mutex
-	events   map[int]string           // id → title
-	sessions map[int][]int            // event → sessions
-	venues   map[int][]rowtide.Value  // venue → events
-	fail     func(query string) error // before an answer
-	hold     chan struct{}            // queries wait until it is closed
+	events   map[int64]string          // id → title
+	sessions map[int64][]int64         // event → sessions
+	venues   map[int64][]rowtide.Value // venue → events
+	fail     func(query string) error  // before an answer
+	hold     chan struct{}             // queries wait until it is closed
 	waited   []string
 	asked    []string
 	args     [][]any
@@ -85,7 +85,7 @@ func (d *database) Query(ctx context.Context, q string, args ...any) ([]string, 
 	case strings.Contains(q, "WHERE venue_id"):
 		var rows [][]rowtide.Value
 		if args[0] != nil {
-			for _, id := range d.venues[args[0].(int)] {
+			for _, id := range d.venues[args[0].(int64)] {
 				rows = append(rows, row(id))
 			}
 		}
@@ -93,7 +93,7 @@ func (d *database) Query(ctx context.Context, q string, args ...any) ([]string, 
 	case strings.Contains(q, "shop.session"):
 		var rows [][]rowtide.Value
 		for _, a := range args {
-			for _, s := range d.sessions[a.(int)] {
+			for _, s := range d.sessions[a.(int64)] {
 				rows = append(rows, row(a, s, "20:00:00"))
 			}
 		}
@@ -101,7 +101,7 @@ func (d *database) Query(ctx context.Context, q string, args ...any) ([]string, 
 	}
 	var rows [][]rowtide.Value
 	for _, a := range args {
-		if title, ok := d.events[a.(int)]; ok {
+		if title, ok := d.events[a.(int64)]; ok {
 			rows = append(rows, row(a, title))
 		}
 	}
@@ -110,8 +110,8 @@ func (d *database) Query(ctx context.Context, q string, args ...any) ([]string, 
 
 func newDatabase() *database {
 	return &database{
-		events: map[int]string{1: "one", 2: "two"}, sessions: map[int][]int{1: {10, 11}},
-		venues: map[int][]rowtide.Value{5: {1, 2, nil}, 6: {2}},
+		events: map[int64]string{1: "one", 2: "two"}, sessions: map[int64][]int64{1: {10, 11}},
+		venues: map[int64][]rowtide.Value{5: row(1, 2, nil), 6: row(2)},
 	}
 }
 

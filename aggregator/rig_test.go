@@ -257,18 +257,29 @@ func eventKey(id any) rowtide.Key {
 }
 
 func ins(t *rowtide.Table, row ...rowtide.Value) rowtide.Change {
-	return rowtide.Change{Table: t, Op: rowtide.OpInsert, After: row}
+	return rowtide.Change{Table: t, Op: rowtide.OpInsert, After: values(row)}
 }
 
 func del(t *rowtide.Table, row ...rowtide.Value) rowtide.Change {
-	return rowtide.Change{Table: t, Op: rowtide.OpDelete, Before: row}
+	return rowtide.Change{Table: t, Op: rowtide.OpDelete, Before: values(row)}
 }
 
 func upd(t *rowtide.Table, before, after []rowtide.Value) rowtide.Change {
-	return rowtide.Change{Table: t, Op: rowtide.OpUpdate, Before: before, After: after}
+	return rowtide.Change{Table: t, Op: rowtide.OpUpdate, Before: values(before), After: values(after)}
 }
 
-func row(vals ...rowtide.Value) []rowtide.Value { return vals }
+func row(vals ...rowtide.Value) []rowtide.Value { return values(vals) }
+
+// values turns Go's plain integers, which no column has, into int64.
+func values(vals []rowtide.Value) []rowtide.Value {
+	out := slices.Clone(vals)
+	for i, v := range out {
+		if n, ok := v.(int); ok {
+			out[i] = int64(n)
+		}
+	}
+	return out
+}
 
 var firstCommit = time.Date(2026, 11, 21, 8, 0, 0, 0, time.UTC)
 

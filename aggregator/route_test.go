@@ -157,7 +157,7 @@ func TestRouter_RowFromBeforeATruncateIsOfTheOldGeneration(t *testing.T) {
 func TestRouter_TwoReadersAndSharedKeysEndAsTheTableIs(t *testing.T) {
 	const partitions = 3
 	rapid.Check(t, func(rt *rapid.T) {
-		m := &model{rows: map[int][]rowtide.Value{}, byCode: map[int]int{}, want: map[string]string{}}
+		m := &model{rows: map[int64][]rowtide.Value{}, byCode: map[int64]int64{}, want: map[string]string{}}
 		router := aggregator.NewRouter(compile(t, aggregator.ModuleConfig{Name: "coupon", Key: "{code}", From: &aggregator.FromConfig{Table: "shop.coupon"}}))
 		parts := make([][]*rowtide.Tx, partitions)
 		n := 0

@@ -81,10 +81,12 @@ type columnMeta struct {
 
 func (c *columnMeta) fixer(i int) (fixer, error) {
 	typ, size := c.realType(i)
-	if c.unsigned[i] {
-		if typ == mysql.MYSQL_TYPE_INT24 {
-			return unsigned24, nil
-		}
+	switch {
+	case typ == mysql.MYSQL_TYPE_YEAR: // servers do not agree whether it is unsigned
+		return year, nil
+	case c.unsigned[i] && typ == mysql.MYSQL_TYPE_INT24:
+		return unsigned24, nil
+	case c.unsigned[i]:
 		return unsigned, nil
 	}
 	switch typ {
@@ -247,6 +249,14 @@ func bitsUnsigned(v any) (rowtide.Value, error) {
 		return nil, unexpected(v)
 	}
 	return uint64(n), nil
+}
+
+func year(v any) (rowtide.Value, error) {
+	n, ok := v.(int)
+	if !ok {
+		return nil, unexpected(v)
+	}
+	return int64(n), nil
 }
 
 func jsonText(v any) (rowtide.Value, error) {

@@ -40,8 +40,6 @@ func appendValue(dst []byte, v rowtide.Value) ([]byte, error) {
 		return binary.AppendVarint(append(dst, tagInt32), int64(x)), nil
 	case int64:
 		return binary.AppendVarint(append(dst, tagInt64), x), nil
-	case int: // as the log's YEAR comes
-		return binary.AppendVarint(append(dst, tagInt64), int64(x)), nil
 	case uint8:
 		return binary.AppendUvarint(append(dst, tagUint8), uint64(x)), nil
 	case uint16:

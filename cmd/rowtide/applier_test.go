@@ -18,7 +18,7 @@ func TestApplier_ChangeOfAModuleThatItLacksIsRefused(t *testing.T) {
 	k := known{newPipeline(aggregator.Config{}.WithDefaults(), modules, aggregator.Outside{}, slog.New(slog.DiscardHandler), aggregator.NopObserver{})}
 	table := &rowtide.Table{Schema: "shop", Name: "event", Columns: []string{"id"}}
 	send := func(module string) error {
-		return k.HandleTx(t.Context(), &rowtide.Tx{Changes: []rowtide.Change{{Table: table, Op: rowtide.OpInsert, After: []rowtide.Value{1}, Module: module}}})
+		return k.HandleTx(t.Context(), &rowtide.Tx{Changes: []rowtide.Change{{Table: table, Op: rowtide.OpInsert, After: []rowtide.Value{int64(1)}, Module: module}}})
 	}
 	if err := send("event"); err != nil {
 		t.Errorf("a module that is there: %v", err)
