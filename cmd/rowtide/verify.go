@@ -202,7 +202,7 @@ func (p *pursuit) announce(c *cobra.Command) error {
 	switch {
 	case err != nil || at.reached:
 	case p.head == nil:
-		fmt.Fprintln(c.ErrOrStderr(), "how far the changes have been applied cannot be told with a feed or with appliers: what is under way for longer than 2 s shows as differences")
+		fmt.Fprintln(c.ErrOrStderr(), "how far the changes have been applied cannot be told with a feed: what is under way for longer than 2 s shows as differences")
 	default:
 		fmt.Fprintf(c.ErrOrStderr(), "the daemon stands at %s, the log ends at %s: what lies between shows as differences\n", at.at, at.head)
 	}

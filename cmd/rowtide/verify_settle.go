@@ -8,6 +8,7 @@ import (
 	"github.com/rowtide/rowtide"
 	"github.com/rowtide/rowtide/aggregator"
 	"github.com/rowtide/rowtide/binlog"
+	"github.com/rowtide/rowtide/changes"
 	"github.com/rowtide/rowtide/config"
 )
 
@@ -111,10 +112,13 @@ func (c *check) visible(ctx context.Context, ids []string, at place) ([]aggregat
 
 // pursuit knows how far the daemon is behind the source.
 type pursuit struct {
-	// head is nil when no checkpoint says which part of the database's log has been
-	// applied: with a feed, and with readers and appliers.
+	// head is nil with a feed: nothing says which part of the database's log has
+	// been applied.
 	head  func(context.Context) (rowtide.Position, error)
 	store binlog.Store
+	// group is where the appliers are, in a daemon that shares the work. The
+	// checkpoint in store is the reader's then.
+	group *changes.Progress
 	// source is the server that head asks.
 	source string
 	// gaveUp: the daemon took no step for so long that waiting again is no use.
@@ -122,14 +126,22 @@ type pursuit struct {
 }
 
 func (d *daemon) pursuit() (*pursuit, error) {
-	if d.feed != nil || d.cfg.Role != config.RoleAll {
+	if d.feed != nil {
 		return &pursuit{}, nil
 	}
 	store, err := d.checkpointStore()
 	if err != nil {
 		return nil, err
 	}
-	return &pursuit{head: d.source.Head, store: store, source: d.source.Server().ID}, nil
+	p := &pursuit{head: d.source.Head, store: store, source: d.source.Server().ID}
+	if d.cfg.Role == config.RoleAll {
+		return p, nil
+	}
+	if err := d.dialChanges(changes.ConsumerConfig()); err != nil {
+		return nil, err
+	}
+	p.group, err = changes.NewProgress(d.changesConfig(), d.client)
+	return p, err
 }
 
 // place is how far the daemon has come.
@@ -163,27 +175,51 @@ func (p *pursuit) catchUp(ctx context.Context) (place, error) {
 		return place{}, err
 	}
 	out := place{head: head}
-	for since := time.Now(); ; pause(ctx, awaitPoll) {
+	out.reached, err = p.await(ctx, func() (any, bool, error) {
 		ckpt, err := p.store.Load(ctx)
-		if err != nil {
-			return out, err
+		if err != nil || ckpt == nil {
+			return nil, false, err
 		}
-		if ckpt != nil {
-			if ckpt.Position() != out.at {
-				since = time.Now()
-			}
-			out.at, out.gtids, out.epoch, out.source = ckpt.Position(), ckpt.GTIDSet, ckpt.Epoch, ckpt.Source
-			if out.reached = reached(out.at, head); out.reached {
-				p.gaveUp = false
-				return out, nil
-			}
+		out.at, out.gtids, out.epoch, out.source = ckpt.Position(), ckpt.GTIDSet, ckpt.Epoch, ckpt.Source
+		return out.at, reached(out.at, head), nil
+	})
+	if err != nil || !out.reached || p.group == nil {
+		return out, err
+	}
+	// The reader's checkpoint says that the changes are in the topic up to here.
+	ends, err := p.group.Ends()
+	if err != nil {
+		return out, err
+	}
+	out.reached, err = p.await(ctx, func() (any, bool, error) {
+		n, err := p.group.Behind(ends)
+		return n, n == 0, err
+	})
+	return out, err
+}
+
+// await asks until the answer is yes, or the step that it comes with has been the
+// same for too long.
+func (p *pursuit) await(ctx context.Context, ask func() (step any, ok bool, err error)) (bool, error) {
+	var last any
+	for since := time.Now(); ; pause(ctx, awaitPoll) {
+		step, ok, err := ask()
+		if err != nil {
+			return false, err
+		}
+		if ok {
+			p.gaveUp = false
+			return true, nil
+		}
+		if step != last {
+			last, since = step, time.Now()
 		}
 		if p.gaveUp || time.Since(since) > awaitPatience {
 			p.gaveUp = true
-			return out, ctx.Err()
+			return false, ctx.Err()
 		}
 		if ctx.Err() != nil {
-			return out, ctx.Err()
+			return false, ctx.Err()
 		}
 	}
 }
