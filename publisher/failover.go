@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/rowtide/rowtide/internal/backoff"
 )
 
 const (
@@ -107,6 +109,19 @@ func (f *Failover[P]) Check(ctx context.Context) error {
 	}
 	f.note(now, saved)
 	return nil
+}
+
+// Await is Check that waits for a Redis which does not answer: its error is a
+// *[RewoundError], or what Redis said last when ctx ended.
+func (f *Failover[P]) Await(ctx context.Context) error {
+	wait := backoff.New(50*time.Millisecond, 2*time.Second)
+	for {
+		err := f.Check(ctx)
+		var lost *RewoundError[P]
+		if err == nil || errors.As(err, &lost) || wait.Wait(ctx) != nil {
+			return err
+		}
+	}
 }
 
 // Run checks every second until ctx ends, which is nil, or something was lost,

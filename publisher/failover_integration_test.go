@@ -269,3 +269,29 @@ func TestFailover_RunEndsWhenTheServerComesBackEmpty(t *testing.T) {
 		t.Errorf("ended with %v, want ErrRewound without a point", err)
 	}
 }
+
+// An applier that was paused finds connections that time out; that is no reason
+// to end.
+func TestFailover_AwaitOutlastsARedisThatHangs(t *testing.T) {
+	srv := privateRedis(t, testenv.Options{})
+	rdb := redis.NewClient(&redis.Options{Addr: srv.Addr, MaxRetries: -1, ReadTimeout: 100 * time.Millisecond})
+	t.Cleanup(func() { rdb.Close() })
+	watch := publisher.NewFailover[int](rdb, quiet())
+	if err := watch.Check(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if err := srv.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	if err := watch.Check(testContext(t)); err == nil {
+		t.Fatal("a redis that hangs answers")
+	}
+	resumed := make(chan error, 1)
+	time.AfterFunc(300*time.Millisecond, func() { resumed <- srv.Resume() })
+	if err := watch.Await(testContext(t)); err != nil {
+		t.Error(err)
+	}
+	if err := <-resumed; err != nil {
+		t.Error(err)
+	}
+}

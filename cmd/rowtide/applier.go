@@ -56,7 +56,7 @@ type watchedGroup struct {
 
 // Save implements aggregator.Checkpointer.
 func (w watchedGroup) Save(ctx context.Context, last rowtide.Position, ids []string) error {
-	if err := w.d.watch.Check(ctx); err != nil {
+	if err := w.d.watch.Await(ctx); err != nil {
 		w.d.rewindGroup(ctx, err)
 		return err
 	}
