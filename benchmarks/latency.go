@@ -27,17 +27,11 @@ const nodeRate = 1000
 // latency measures how long after COMMIT returned a change is in Redis, on Kafka
 // and at a web node.
 func (b *bench) latency(ctx context.Context) error {
-	db, err := b.open()
+	db, err := b.openFilled(ctx)
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	if err := prepare(ctx, db); err != nil {
-		return err
-	}
-	if err := fill(ctx, db, singleRows, 4*latencyKeys); err != nil {
-		return err
-	}
 	if err := b.warmBroker(ctx, db); err != nil {
 		return err
 	}

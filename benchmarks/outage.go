@@ -14,17 +14,11 @@ const outageRate = 2000 // commits a second
 // until it has caught up. Redis keeps its data: a process that stands still, not
 // one that is gone.
 func (b *bench) redisOutage(ctx context.Context) (err error) {
-	db, err := b.open()
+	db, err := b.openFilled(ctx)
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	if err := prepare(ctx, db); err != nil {
-		return err
-	}
-	if err := fill(ctx, db, singleRows, 4*latencyKeys); err != nil {
-		return err
-	}
 	d, err := b.startDaemon(ctx, b.nextName(), latest)
 	if err != nil {
 		return err

@@ -74,14 +74,29 @@ const (
 	lastID  = 4_000_000_000
 )
 
-// open connects to the source.
-func (b *bench) open() (*sql.DB, error) {
+// open connects to the source and makes the tables anew.
+func (b *bench) open(ctx context.Context) (*sql.DB, error) {
 	db, err := sql.Open("mysql", b.sql.DSN("")+"?interpolateParams=true")
 	if err != nil {
 		return nil, err
 	}
 	db.SetMaxOpenConns(writers)
 	db.SetMaxIdleConns(writers)
+	if err := prepare(ctx, db); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return db, nil
+}
+
+// openFilled is open with the rows that paced commits update.
+func (b *bench) openFilled(ctx context.Context) (*sql.DB, error) {
+	db, err := b.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := fill(ctx, db, singleRows, 4*latencyKeys); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
 	return db, nil
 }
 
@@ -99,14 +114,11 @@ func prepare(ctx context.Context, db *sql.DB) error {
 
 // write makes a log that holds w and nothing else.
 func (b *bench) write(ctx context.Context, w workload) error {
-	db, err := b.open()
+	db, err := b.open(ctx)
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	if err := prepare(ctx, db); err != nil {
-		return err
-	}
 	reset := "RESET MASTER"
 	if b.sql.Flavor == testenv.FlavorMySQL {
 		reset = "RESET BINARY LOGS AND GTIDS"

@@ -233,7 +233,7 @@ func (f *filling) untilDone() binlog.Backfill {
 func (f *filling) table(where string) map[string]string {
 	f.t.Helper()
 	r := f.src.Reader()
-	cols, err := r.Columns(testContext(f.t), f.sink.table)
+	cols, _, err := r.Types(testContext(f.t), f.sink.table)
 	if err != nil {
 		f.t.Fatal(err)
 	}

@@ -199,10 +199,3 @@ func trimZeroFraction(s string) string {
 	}
 	return s
 }
-
-// Columns lists a table's columns in order, also the invisible ones, as the log
-// has them. A table that is not there has none.
-func (r *Reader) Columns(ctx context.Context, table string) ([]string, error) {
-	schema, name, _ := strings.Cut(table, ".")
-	return tableColumns(ctx, r.db, schema, name)
-}

@@ -477,7 +477,7 @@ func TestReader_ErrorsSayWhetherToRepeat(t *testing.T) {
 		if err != nil || len(rows) != 1 || !slices.Equal(cols, []string{"id", "v"}) {
 			t.Errorf("%v %v, %v", cols, rows, err)
 		}
-		if got, err := r.Columns(testContext(t), d.schema+".event"); err != nil || !slices.Equal(got, []string{"id", "v"}) {
+		if got, _, err := r.Types(testContext(t), d.schema+".event"); err != nil || !slices.Equal(got, []string{"id", "v"}) {
 			t.Errorf("columns %v, %v", got, err)
 		}
 	})

@@ -40,25 +40,13 @@ func (g good) write(t *testing.T) string {
 // nothing.
 func TestRun_BadInputNamesTheThingAndTheRemedy(t *testing.T) {
 	target := testenv.MariaDB(t)
-	schema := testenv.UniqueName(t, "bad")
-	db, err := sql.Open("mysql", target.DSN(""))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
+	db := newDatabase(t, target, "bad")
+	schema := db.schema
 	limited := strings.ReplaceAll(schema, "_", "")[:20]
-	for _, q := range []string{
-		"CREATE DATABASE " + schema, "CREATE TABLE " + schema + ".thing (id INT PRIMARY KEY, name VARCHAR(20))",
-		"CREATE USER " + limited + " IDENTIFIED BY 'pw'", "GRANT SELECT ON " + schema + ".* TO " + limited,
-	} {
-		if _, err := db.ExecContext(t.Context(), q); err != nil {
-			t.Fatalf("%s: %v", q, err)
-		}
-	}
-	t.Cleanup(func() {
-		_, _ = db.ExecContext(context.Background(), "DROP DATABASE "+schema)
-		_, _ = db.ExecContext(context.Background(), "DROP USER "+limited)
-	})
+	t.Cleanup(func() { _, _ = db.ExecContext(context.Background(), "DROP USER "+limited) })
+	db.exec("CREATE TABLE " + schema + ".thing (id INT PRIMARY KEY, name VARCHAR(20))")
+	db.exec("CREATE USER " + limited + " IDENTIFIED BY 'pw'")
+	db.exec("GRANT SELECT ON " + schema + ".* TO " + limited)
 	closed := freeAddr(t)
 
 	tests := []struct {
@@ -83,7 +71,7 @@ func TestRun_BadInputNamesTheThingAndTheRemedy(t *testing.T) {
 			g.source = strings.Replace(g.source, "user: root", "user: "+limited+", password: pw", 1)
 		}, exitRuntime, []string{"may not replicate", "GRANT REPLICATION SLAVE"}},
 		{"server_id of the server", func(g *good) {
-			g.source = strings.Replace(g.source, "server_id: 77", "server_id: "+serverID(t, db), 1)
+			g.source = strings.Replace(g.source, "server_id: 77", "server_id: "+serverID(t, db.DB), 1)
 		}, exitRuntime, []string{".yaml:1: source.server_id", "choose another"}},
 		{"unknown table", func(g *good) { g.modules = strings.Replace(g.modules, ".thing,", ".nothing,", 1) }, exitRuntime, []string{".yaml:4: module thing: ", schema + ".nothing does not exist", "check the name"}},
 		{"unknown column", func(g *good) { g.modules = strings.Replace(g.modules, "[id, name]", "[id, titel]", 1) }, exitRuntime, []string{".yaml:4: module thing: ", `no column "titel"`, "it has id, name"}},
@@ -184,17 +172,9 @@ func TestRun_UnusableLogNamesTheSettingAndTheStatement(t *testing.T) {
 					t.Fatal(err)
 				}
 				t.Cleanup(func() { _ = srv.Stop(context.Background()) })
-				db, err := sql.Open("mysql", srv.DSN(""))
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer db.Close()
-				for _, q := range []string{"CREATE DATABASE s", "CREATE TABLE s.thing (id INT PRIMARY KEY, name VARCHAR(20))"} {
-					if _, err := db.ExecContext(t.Context(), q); err != nil {
-						t.Fatal(err)
-					}
-				}
-				g := goodConfig(t, srv.Target(), "s")
+				db := newDatabase(t, srv.Target(), "s")
+				db.exec("CREATE TABLE " + db.schema + ".thing (id INT PRIMARY KEY, name VARCHAR(20))")
+				g := goodConfig(t, srv.Target(), db.schema)
 				res := rowtideCommand(t, nil, "run", "-c", g.write(t))
 				if res.code != exitRuntime {
 					t.Errorf("exit code %d, want %d:\n%s", res.code, exitRuntime, res.stderr)
@@ -228,18 +208,9 @@ func TestRun_TopicThatCannotBeCreated(t *testing.T) {
 		return resp, nil, true
 	})
 	target := testenv.MariaDB(t)
-	schema := testenv.UniqueName(t, "bad")
-	db, err := sql.Open("mysql", target.DSN(""))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	for _, q := range []string{"CREATE DATABASE " + schema, "CREATE TABLE " + schema + ".thing (id INT PRIMARY KEY, name VARCHAR(20))"} {
-		if _, err := db.ExecContext(t.Context(), q); err != nil {
-			t.Fatal(err)
-		}
-	}
-	g := goodConfig(t, target, schema)
+	db := newDatabase(t, target, "bad")
+	db.exec("CREATE TABLE " + db.schema + ".thing (id INT PRIMARY KEY, name VARCHAR(20))")
+	g := goodConfig(t, target, db.schema)
 	g.kafka = fmt.Sprintf(`{brokers: ["%s"], topic: forbidden}`, strings.Join(k.Brokers(), `","`))
 	res := rowtideCommand(t, nil, "run", "-c", g.write(t))
 	if res.code != exitRuntime || !strings.Contains(res.stderr, "create topic forbidden") || !strings.Contains(res.stderr, "grant CREATE") {

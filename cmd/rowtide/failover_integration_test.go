@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"strings"
 	"testing"
@@ -25,20 +24,8 @@ func TestRun_RedisFailoverThatLosesWritesIsRepaired(t *testing.T) {
 
 func checkRedisFailover(t *testing.T, target testenv.SQLTarget, store string) {
 	t.Helper()
-	schema := testenv.UniqueName(t, "fo")
-	db, err := sql.Open("mysql", target.DSN(""))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	exec := func(q string, args ...any) {
-		t.Helper()
-		if _, err := db.ExecContext(t.Context(), q, args...); err != nil {
-			t.Fatalf("%s: %v", q, err)
-		}
-	}
-	exec("CREATE DATABASE " + schema)
-	t.Cleanup(func() { _, _ = db.ExecContext(context.Background(), "DROP DATABASE "+schema) })
+	db := newDatabase(t, target, "fo")
+	schema, exec := db.schema, db.exec
 	exec("CREATE TABLE " + schema + ".thing (id INT PRIMARY KEY, name VARCHAR(20))")
 	servers, err := testenv.StartRedisSentinel(t.Context(), testenv.Options{})
 	if err != nil {

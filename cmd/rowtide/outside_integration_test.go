@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"io"
 	"net/http"
@@ -60,20 +59,8 @@ func TestRun_SeenFromOutside(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = source.Stop(context.Background()) })
 	target := source.Target()
-	schema := testenv.UniqueName(t, "outside")
-	db, err := sql.Open("mysql", target.DSN(""))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	exec := func(q string, args ...any) {
-		t.Helper()
-		if _, err := db.ExecContext(t.Context(), q, args...); err != nil {
-			t.Fatalf("%s: %v", q, err)
-		}
-	}
-	exec("CREATE DATABASE " + schema)
-	t.Cleanup(func() { _, _ = db.ExecContext(context.Background(), "DROP DATABASE "+schema) })
+	db := newDatabase(t, target, "outside")
+	schema, exec := db.schema, db.exec
 	exec("CREATE TABLE " + schema + ".thing (id INT PRIMARY KEY, name VARCHAR(20))")
 	// The daemon has the rights that the page of operations gives it, and no other:
 	// nothing with which a key could be deleted.

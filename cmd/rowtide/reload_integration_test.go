@@ -3,8 +3,6 @@
 package main
 
 import (
-	"context"
-	"database/sql"
 	"fmt"
 	"io"
 	"net/http"
@@ -28,20 +26,8 @@ func TestReload_UnderLoadLosesNothing(t *testing.T) {
 }
 
 func reloadUnderLoad(t *testing.T, target testenv.SQLTarget) {
-	schema := testenv.UniqueName(t, "reload")
-	db, err := sql.Open("mysql", target.DSN(""))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	exec := func(q string, args ...any) {
-		t.Helper()
-		if _, err := db.ExecContext(t.Context(), q, args...); err != nil {
-			t.Fatalf("%s: %v", q, err)
-		}
-	}
-	exec("CREATE DATABASE " + schema)
-	t.Cleanup(func() { _, _ = db.ExecContext(context.Background(), "DROP DATABASE "+schema) })
+	db := newDatabase(t, target, "reload")
+	schema, exec := db.schema, db.exec
 	for _, table := range []string{"thing", "other"} {
 		exec("CREATE TABLE " + schema + "." + table + " (id INT PRIMARY KEY, name VARCHAR(20), n INT NOT NULL DEFAULT 0)")
 		for i := range 300 {

@@ -315,20 +315,22 @@ func checkAnnounced(t *testing.T, rdb *redis.Client, prefix, topic string) {
 	t.Helper()
 	announced := readTopic(t, topic)
 	n := 0
-	err := scan(t.Context(), rdb, prefix+":*", func(name string) error {
-		parts := strings.SplitN(name, ":", 4)
-		if len(parts) != 4 {
-			return nil // the checkpoint
+	err := scanBatches(t.Context(), rdb, prefix+":*", func(names []string) error {
+		for _, name := range names {
+			parts := strings.SplitN(name, ":", 4)
+			if len(parts) != 4 {
+				continue // the checkpoint
+			}
+			b, err := rdb.Get(t.Context(), name).Bytes()
+			if err != nil {
+				return err
+			}
+			ver, _ := rowtide.EnvelopeVersion(b)
+			if got := announced[parts[1]+":"+parts[3]]; got < ver {
+				t.Errorf("%s has version %s, announced only up to %s", name, ver, got)
+			}
+			n++
 		}
-		b, err := rdb.Get(t.Context(), name).Bytes()
-		if err != nil {
-			return err
-		}
-		ver, _ := rowtide.EnvelopeVersion(b)
-		if got := announced[parts[1]+":"+parts[3]]; got < ver {
-			t.Errorf("%s has version %s, announced only up to %s", name, ver, got)
-		}
-		n++
 		return nil
 	})
 	if err != nil || n < 2500 {

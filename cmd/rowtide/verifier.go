@@ -305,22 +305,11 @@ func (c *check) unfounded(ctx context.Context, ids []string) error {
 	return c.settle(ctx, suspects)
 }
 
-// scan hands every key of the pattern to fn, on all primaries of a cluster. A
-// key may come twice.
-func scan(ctx context.Context, rdb redis.UniversalClient, pattern string, fn func(string) error) error {
-	return scanBatches(ctx, rdb, pattern, func(names []string) error {
-		for _, n := range names {
-			if err := fn(n); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
 // scanCount is how many keys of any name a server walks past per call.
 const scanCount = 1000
 
+// scanBatches hands the keys of the pattern to fn, on all primaries of a cluster.
+// A key may come twice.
 func scanBatches(ctx context.Context, rdb redis.UniversalClient, pattern string, fn func([]string) error) error {
 	node := func(ctx context.Context, c redis.Cmdable) error {
 		for cursor := uint64(0); ; {
