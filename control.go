@@ -37,6 +37,9 @@ type ModuleSettings struct {
 	MaxStale time.Duration
 	// Push says that small values travel with their invalidations.
 	Push bool
+	// Codec is the payloads' form, "json", "msgpack" or "raw"; empty if the daemon
+	// did not say. It is for readers that pass payloads on, and nothing a node follows.
+	Codec string
 }
 
 type controlJSON struct {
@@ -57,6 +60,7 @@ type settingsJSON struct {
 	OnError  string     `json:"on_error"`
 	MaxStale int64      `json:"max_stale_ms"`
 	Push     bool       `json:"push"`
+	Codec    string     `json:"codec,omitempty"`
 }
 
 type windowJSON struct {
@@ -73,7 +77,7 @@ func (m *ModuleControl) AppendControl(dst []byte) []byte {
 		Settings: settingsJSON{
 			TTL: s.TTL.Milliseconds(), Refresh: s.Refresh.Milliseconds(),
 			Empty:   windowJSON{TTL: s.EmptyTTL.Milliseconds(), Refresh: s.EmptyRefresh.Milliseconds()},
-			OnError: s.OnError, MaxStale: s.MaxStale.Milliseconds(), Push: s.Push,
+			OnError: s.OnError, MaxStale: s.MaxStale.Milliseconds(), Push: s.Push, Codec: s.Codec,
 		},
 	})
 	if err != nil {
@@ -97,7 +101,7 @@ func DecodeControl(b []byte) (ModuleControl, error) {
 		Settings: ModuleSettings{
 			TTL: millis(j.Settings.TTL), Refresh: millis(j.Settings.Refresh),
 			EmptyTTL: millis(j.Settings.Empty.TTL), EmptyRefresh: millis(j.Settings.Empty.Refresh),
-			OnError: j.Settings.OnError, MaxStale: millis(j.Settings.MaxStale), Push: j.Settings.Push,
+			OnError: j.Settings.OnError, MaxStale: millis(j.Settings.MaxStale), Push: j.Settings.Push, Codec: j.Settings.Codec,
 		},
 	}, nil
 }

@@ -366,7 +366,7 @@ func TestFaults_NothingIsAcknowledgedBeforeTheDeadLetter(t *testing.T) {
 
 // A change that touches more keys than the cap raises the generation, which the
 // module's later entries carry.
-func TestLookup_PastTheCapTheGenerationIsRaised(t *testing.T) {
+func TestR25_PastTheCapTheGenerationIsRaised(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w, db := newWorld(), newDatabase()
 		m := pageModule()

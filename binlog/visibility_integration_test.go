@@ -16,7 +16,7 @@ import (
 // Semi-synchronous replication shows a transaction to its replicas before the
 // server lets anybody read it. A rebuild that is triggered by the log must read
 // what the log has shown.
-func TestReader_SeesWhatSemiSyncStillHides(t *testing.T) {
+func TestR4_RebuildSeesWhatSemiSyncStillHides(t *testing.T) {
 	for _, s := range []struct {
 		name  string
 		start func(context.Context, testenv.Options) (*testenv.SQLServer, error)

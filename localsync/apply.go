@@ -18,7 +18,8 @@ type intake struct{ c *Cache }
 // Record implements Sink.
 func (in intake) Record(part int32, record []byte) {
 	c := in.c
-	if part < 0 || int(part) >= len(c.parts) {
+	l := c.layout.Load()
+	if part < 0 || int(part) >= len(l.streams) {
 		c.bs.undecodable.Add(1)
 		return
 	}
@@ -30,51 +31,80 @@ func (in intake) Record(part int32, record []byte) {
 		c.suspect(part, now, err)
 		return
 	}
-	p := &c.parts[part]
-	if p.heads.observe(&b, now) {
+	s := l.streams[part]
+	if s.heads.observe(&b, now) {
 		c.suspect(part, now, fmt.Errorf("producer %x at %d: %w", b.Producer, b.Sequence, errHole))
 	}
+	misplaced := false
 	for i := range b.Items {
-		c.apply(&b.Items[i], &b, now)
+		misplaced = c.apply(&b.Items[i], &b, now) != part || misplaced
+	}
+	if misplaced && !l.mixed {
+		c.resized(int32(len(l.streams)), true, errMisplaced) //nolint:gosec // partitions are counted in int32
 	}
 	// After the items: a watermark says that all up to it has been applied.
 	c.marks.add(now, b.Watermark)
-	c.bs.heard(&b, c.opt.Now())
-	if silentFor := now - p.heardAt.Swap(now); silentFor > int64(c.opt.Silence) {
+	s.lag.Store(c.bs.heard(&b, c.opt.Now()))
+	if !s.pace.current(now, int64(b.SentAt.Sub(c.clock.start)), int64(c.opt.Silence)) {
+		return
+	}
+	silentFor := now - s.heardAt.Swap(now)
+	c.share(l, part)
+	if silentFor > int64(c.opt.Silence) {
 		c.opt.Logger.Info("bus is heard again", "partition", part, "silent_for", time.Duration(silentFor))
 	}
 }
 
 // Lost implements Sink.
 func (in intake) Lost(part int32, cause error) {
-	if part < 0 || int(part) >= len(in.c.parts) {
+	if part < 0 || int(part) >= len(in.c.layout.Load().streams) {
 		return
 	}
 	in.c.suspect(part, in.c.now(), cause)
 }
 
+// Partitions implements Sink.
+func (in intake) Partitions(n int32) {
+	if n > 0 && int(n) != len(in.c.layout.Load().streams) {
+		in.c.resized(n, false, errResized)
+	}
+}
+
 // suspect puts everything of a partition in doubt with one store: no walk, no
 // flush, no stampede. Each entry is checked against Redis when it is next read.
 func (c *Cache) suspect(part int32, now int64, cause error) {
-	c.parts[part].suspect(now)
+	l := c.layout.Load()
+	if l.mixed {
+		for i := range c.parts {
+			c.parts[i].suspect(now)
+		}
+	} else if int(part) < len(c.parts) {
+		c.parts[part].suspect(now)
+	}
 	c.bs.gaps.Add(1)
+	if int(part) < len(l.streams) { // else it has just gone
+		l.streams[part].gaps.Add(1)
+		l.streams[part].lostAt.Store(now)
+	}
 	c.opt.Logger.Warn("invalidations missed; checking entries against redis as they are read",
 		"partition", part, "cause", cause)
 	c.opt.Observer.Suspect(part, cause)
 }
 
 // apply raises one key's floor, resident or not, and swaps a pushed value in if
-// the key is resident.
-func (c *Cache) apply(inv *rowtide.Invalidation, b *rowtide.Batch, now int64) {
+// the key is resident. It returns the partition that a producer which counts them
+// as this node did at Open would have told it on.
+func (c *Cache) apply(inv *rowtide.Invalidation, b *rowtide.Batch, now int64) int32 {
 	var stack [96]byte
 	hash := nameHash(appendLocalName(stack[:0], inv.Key))
-	part := uint16(inv.Key.Partition(c.partitions))
-	resident := c.store.raise(hash, part, inv.Version, now)
+	part := inv.Key.Partition(c.partitions)
+	resident := c.store.raise(hash, uint16(part), inv.Version, now)
 	c.bs.applied.Add(1)
 	if resident && (inv.Value != nil || inv.Empty) {
 		c.push(inv, b, now)
 	}
 	c.opt.Observer.Applied(*inv, b)
+	return part
 }
 
 // push keeps the new state that the invalidation itself tells: a value, or that

@@ -3,9 +3,16 @@ package localsync_test
 import (
 	"context"
 	"fmt"
+	"runtime"
+	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/allegro/bigcache/v3"
+	"github.com/maypok86/otter/v2"
 
 	"github.com/rowtide/rowtide"
 	"github.com/rowtide/rowtide/localsync"
@@ -13,13 +20,13 @@ import (
 
 const benchKeys = 10_000
 
-// benchNode is a node on the real clock with benchKeys resident values.
-func benchNode[V any](b *testing.B, codec localsync.Codec[V], value V) *localsync.Module[int64, V] {
+// benchNode is a node on the real clock with a resident value per key.
+func benchNode[K comparable, V any](b *testing.B, keys []K, objects int, codec localsync.Codec[V], value V) *localsync.Module[K, V] {
 	b.Helper()
-	n := newNode(b, func(o *localsync.Options) { o.Now, o.MaxBytes, o.ReplicaLag = time.Now, 256<<20, time.Millisecond })
-	m, err := localsync.NewModule(n.cache, localsync.ModuleConfig[int64]{Name: "event", Refresh: time.Hour}, codec,
-		func(_ context.Context, ids []int64) (map[int64]V, error) {
-			out := make(map[int64]V, len(ids))
+	n := newNode(b, func(o *localsync.Options) { o.Now, o.MaxBytes, o.ReplicaLag = nil, 256<<20, time.Millisecond })
+	m, err := localsync.NewModule(n.cache, localsync.ModuleConfig[K]{Name: "event", Refresh: time.Hour, Objects: objects}, codec,
+		func(_ context.Context, ids []K) (map[K]V, error) {
+			out := make(map[K]V, len(ids))
 			for _, id := range ids {
 				out[id] = value
 			}
@@ -32,12 +39,12 @@ func benchNode[V any](b *testing.B, codec localsync.Codec[V], value V) *localsyn
 	n.wm = 1
 	n.beat()
 	<-time.After(10 * time.Millisecond)
-	var ids []int64
-	for id := range int64(benchKeys) {
-		ids = append(ids, id)
-	}
-	if _, err := m.GetMany(b.Context(), ids); err != nil {
-		b.Fatal(err)
+	for range 2 { // what is read twice is decoded and kept
+		for some := range slices.Chunk(keys, 100) {
+			if _, err := m.GetMany(b.Context(), some); err != nil {
+				b.Fatal(err)
+			}
+		}
 	}
 	stop := make(chan struct{})
 	done := make(chan struct{})
@@ -74,42 +81,152 @@ func sample() document {
 	}
 }
 
-func BenchmarkGetLocal(b *testing.B) {
-	for _, size := range []int{100, 1000, 10_000} {
-		b.Run(fmt.Sprintf("bytes=%d", size), func(b *testing.B) {
-			benchGet(b, benchNode(b, localsync.Bytes(), make([]byte, size)))
-		})
+func numbers() []int64 {
+	ids := make([]int64, benchKeys)
+	for i := range ids {
+		ids[i] = int64(i)
 	}
-	b.Run("json=880", func(b *testing.B) { benchGet(b, benchNode(b, localsync.JSON[document](), sample())) })
+	return ids
 }
 
-func benchGet[V any](b *testing.B, m *localsync.Module[int64, V]) {
+func texts() []string {
+	ids := make([]string, benchKeys)
+	for i := range ids {
+		ids[i] = strconv.Itoa(i)
+	}
+	return ids
+}
+
+// BenchmarkBytes is Get of bytes beside bigcache's own Get of the same names and
+// values. The names are spelled beforehand for bigcache and in each read for us.
+func BenchmarkBytes(b *testing.B) {
+	for _, size := range []int{100, 1000, 10_000} {
+		b.Run(fmt.Sprintf("%d/int64", size), func(b *testing.B) { benchBytes(b, numbers(), size) })
+		b.Run(fmt.Sprintf("%d/string", size), func(b *testing.B) { benchBytes(b, texts(), size) })
+	}
+}
+
+func benchBytes[K comparable](b *testing.B, ids []K, size int) {
 	b.Helper()
-	b.ReportAllocs()
-	ctx := b.Context()
-	b.Run("one", func(b *testing.B) {
-		b.ReportAllocs()
-		for i := int64(0); b.Loop(); i++ {
-			if _, err := m.Get(ctx, i%benchKeys); err != nil {
-				b.Fatal(err)
-			}
+	value := make([]byte, size)
+	raw := rawBigcache(b)
+	names := make([]string, len(ids))
+	for i, id := range ids {
+		names[i] = fmt.Sprint("event:1:", id)
+		if err := raw.Set(names[i], value); err != nil {
+			b.Fatal(err)
 		}
+	}
+	m := benchNode(b, ids, 0, localsync.Bytes(), value)
+	ctx := b.Context()
+	beside(b, "bigcache", func(i int) bool {
+		v, err := raw.Get(names[i])
+		return err == nil && len(v) == size
+	}, func(i int) bool {
+		v, err := m.Get(ctx, ids[i])
+		return err == nil && len(v) == size
 	})
-	b.Run("parallel", func(b *testing.B) {
-		b.ReportAllocs()
-		b.RunParallel(func(pb *testing.PB) {
-			for i := int64(0); pb.Next(); i++ {
-				if _, err := m.Get(ctx, i%benchKeys); err != nil {
-					b.Error(err)
+}
+
+func rawBigcache(b *testing.B) *bigcache.BigCache {
+	b.Helper()
+	cfg := bigcache.DefaultConfig(48 * time.Hour)
+	cfg.CleanWindow, cfg.Shards, cfg.HardMaxCacheSize, cfg.Verbose = 0, 64, 256, false
+	c, err := bigcache.New(b.Context(), cfg)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return c
+}
+
+// BenchmarkObject is Get of decoded values beside otter's GetIfPresent.
+func BenchmarkObject(b *testing.B) {
+	b.Run("int64", func(b *testing.B) { benchObject(b, numbers()) })
+	b.Run("string", func(b *testing.B) { benchObject(b, texts()) })
+}
+
+func benchObject[K comparable](b *testing.B, ids []K) {
+	b.Helper()
+	o := otter.Must(&otter.Options[K, document]{MaximumSize: 2 * benchKeys})
+	for _, id := range ids {
+		o.Set(id, sample())
+	}
+	m := benchNode(b, ids, 2*benchKeys, localsync.JSON[document](), sample())
+	ctx := b.Context()
+	beside(b, "otter", func(i int) bool {
+		v, ok := o.GetIfPresent(ids[i])
+		return ok && v.ID == 42
+	}, func(i int) bool {
+		v, err := m.Get(ctx, ids[i])
+		return err == nil && v.ID == 42
+	})
+}
+
+// beside measures two reads in turns, so that whatever else the machine does
+// slows both, and reports the medians and their ratio. An operation is one turn of
+// both. Both take the ids in the same order, which no prefetcher follows.
+func beside(b *testing.B, name string, theirs, ours func(i int) bool) {
+	b.Helper()
+	for _, workers := range []int{1, runtime.GOMAXPROCS(0)} {
+		b.Run(fmt.Sprintf("procs=%d", workers), func(b *testing.B) {
+			var took [2][]float64
+			at := 0
+			for b.Loop() {
+				for i, read := range []func(int) bool{theirs, ours} {
+					took[i] = append(took[i], turn(b, workers, at, read))
+				}
+				at += turnReads
+			}
+			b.ReportMetric(0, "ns/op")
+			b.ReportMetric(median(took[0]), name+"-ns")
+			b.ReportMetric(median(took[1]), "ours-ns")
+			b.ReportMetric(median(took[1])/median(took[0]), "ratio")
+			b.ReportMetric(testing.AllocsPerRun(1000, func() { _ = ours(1) }), "ours-allocs")
+		})
+	}
+}
+
+// turnReads is short enough that most turns are not interrupted, so that the median
+// is of the reads and not of the scheduler.
+const turnReads = 500
+
+// turn is the nanoseconds that one read takes of the wall clock, with all workers
+// reading.
+func turn(b *testing.B, workers, at int, read func(i int) bool) float64 {
+	b.Helper()
+	var g sync.WaitGroup
+	began := time.Now()
+	for w := range workers {
+		g.Go(func() {
+			for i := range turnReads {
+				if !read((at + w*benchKeys/2 + i) * 7919 % benchKeys) {
+					b.Error("a read failed")
 					return
 				}
 			}
 		})
-	})
+	}
+	g.Wait()
+	return float64(time.Since(began).Nanoseconds()) / float64(turnReads*workers)
 }
 
-func BenchmarkGetManyLocal100(b *testing.B) {
-	m := benchNode(b, localsync.Bytes(), make([]byte, 1000))
+func median(of []float64) float64 {
+	slices.Sort(of)
+	return of[len(of)/2]
+}
+
+func BenchmarkJSON(b *testing.B) {
+	m := benchNode(b, numbers(), 0, localsync.JSON[document](), sample())
+	b.ReportAllocs()
+	for i := int64(0); b.Loop(); i++ {
+		if _, err := m.Get(b.Context(), i%benchKeys); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkGetMany100(b *testing.B) {
+	m := benchNode(b, numbers(), 0, localsync.Bytes(), make([]byte, 1000))
 	ids := make([]int64, 100)
 	for i := range ids {
 		ids[i] = int64(i) * 97

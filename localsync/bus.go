@@ -9,13 +9,14 @@ type Bus interface {
 	// Open pins the present end of every partition and returns how many there
 	// are. When it returns, every record produced from then on will be delivered
 	// by Run: the cache fills its store only after that, so that no change can
-	// fall between (race R11).
+	// fall between (race R11). It may be called again after an error, or after
+	// Close when Control failed, see Options.Away.
 	Open(ctx context.Context) (partitions int32, err error)
 	// Run delivers to sink until ctx ends; it then returns nil. Calls for one
 	// partition never overlap and are in the order of the log. It keeps trying
 	// while the broker is away; an error means that it gave up for good.
 	Run(ctx context.Context, sink Sink) error
-	// Close frees what Open took. It is called once, after Run has returned.
+	// Close frees what Open took, if anything. Nothing runs then.
 	Close() error
 }
 
@@ -24,8 +25,8 @@ type Bus interface {
 type ControlBus interface {
 	Bus
 	// Control calls apply with every control record that is there now, in order,
-	// and then returns; Run delivers those that follow. Open calls it once, before
-	// Run. A bus on which the daemon says nothing of modules returns nil.
+	// and then returns; Run delivers those that follow. It is called after Open and
+	// before Run. A bus on which the daemon says nothing of modules returns nil.
 	Control(ctx context.Context, apply func(key string, value []byte)) error
 }
 
@@ -37,4 +38,7 @@ type Sink interface {
 	// Lost says that records of the partition were skipped: delivery goes on,
 	// but what was kept before this call can no longer be trusted unseen.
 	Lost(partition int32, cause error)
+	// Partitions says that the topic now has n partitions, of which those that are
+	// new are pinned. A bus whose topic never changes need not call it.
+	Partitions(n int32)
 }

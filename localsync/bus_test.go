@@ -76,7 +76,7 @@ func TestInvalidated_NextReadTakesRedisNotTheLoader(t *testing.T) {
 
 // A hole in the sequence puts in doubt what was kept before, and only that: each
 // entry is checked against Redis once, and nothing is thrown away.
-func TestGap_EntriesTurnSuspectAndAreCheckedAgainstRedis(t *testing.T) {
+func TestR7_GapPutsEntriesInDoubtAndTheyAreChecked(t *testing.T) {
 	n, w := watched(t)
 	o := newOrigin()
 	m := n.events(o)
@@ -188,7 +188,7 @@ func TestSequence(t *testing.T) {
 			n, w := watched(t)
 			n.bus.deliver(func(s localsync.Sink) {
 				for _, b := range tt.records {
-					s.Record(0, b.AppendBatch(nil))
+					s.Record(n.part(1), b.AppendBatch(nil))
 				}
 			})
 			if got := w.suspects(); got != tt.want {

@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -20,13 +20,17 @@ import (
 type Cache struct {
 	opt        Options
 	bus        Bus
-	partitions int32
-	parts      []partition
+	partitions int32       // by which keys are divided into parts; settled at Open
+	parts      []partition // of the keys
+	layout     atomic.Pointer[layout]
+	laying     sync.Mutex // one change of layout at a time
 	store      *store
 	remote     *remote
+	leases     *leases
 	marks      marks
 	bs         busStats
-	start      time.Time
+	clock      clock
+	instance   uint64 // tells nodes of one name apart
 	ready      chan struct{}
 
 	life    context.Context // ends when Close stops waiting for loads
@@ -54,7 +58,8 @@ type moduleID struct {
 
 // Open connects a node. It returns once Redis has answered, every partition of
 // the topic is pinned at its present end and delivery runs. The errors name the
-// address and what to do. The caller closes the cache, not the Redis client.
+// address and what to do; Options.Away can put waiting or serving in their place.
+// The caller closes the cache, not the Redis client.
 func Open(ctx context.Context, opt Options) (*Cache, error) {
 	opt = opt.WithDefaults()
 	if err := opt.Validate(); err != nil {
@@ -64,55 +69,73 @@ func Open(ctx context.Context, opt Options) (*Cache, error) {
 	if bus == nil {
 		bus = newKafkaBus(&opt)
 	}
-	if err := ping(ctx, opt.Redis); err != nil {
-		return nil, fmt.Errorf("open localsync: %w", err)
-	}
-	// The bus before the store: whatever is read from now on is either newer than
-	// the pinned ends or will be invalidated by what follows them (race R11).
-	n, err := bus.Open(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("open localsync: %w", err)
-	}
-	c, err := newCache(opt, bus, n)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open localsync: %w", err), bus.Close())
-	}
-	if cb, ok := bus.(ControlBus); ok {
-		if err := cb.Control(ctx, c.control); err != nil {
-			return nil, errors.Join(fmt.Errorf("open localsync: %w", err), bus.Close(), c.store.close())
+	var c *Cache
+	open := func(ctx context.Context) error {
+		if err := ping(ctx, opt.Redis); err != nil {
+			return err
 		}
+		// The bus before the store: whatever is read from now on is either newer than
+		// the pinned ends or will be invalidated by what follows them (race R11).
+		_, err := connect(ctx, bus, func(n int32) *Cache {
+			c = newCache(opt, bus, n)
+			c.repartition(n, false)
+			return c
+		})
+		return err
 	}
+	var err error
+	switch opt.Away {
+	case AwayFail:
+		err = open(ctx)
+	case AwayWait:
+		err = persist(ctx, &opt, open)
+	case AwayDegraded:
+		c = newCache(opt, bus, unknownPartitions)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open localsync: %w", err)
+	}
+	opt.Observer.Opened(c)
 	c.run()
 	return c, nil
 }
 
-func newCache(opt Options, bus Bus, partitions int32) (*Cache, error) {
-	if partitions < 1 {
-		return nil, fmt.Errorf("bus has %d partitions", partitions)
-	}
+// newCache makes a cache that has not heard of any partition yet.
+func newCache(opt Options, bus Bus, partitions int32) *Cache {
 	c := &Cache{
 		opt: opt, bus: bus, partitions: partitions,
-		start: opt.Now(), ready: make(chan struct{}), busDone: make(chan struct{}),
+		clock: clock{start: opt.Now()}, instance: rand.Uint64(), ready: make(chan struct{}), busDone: make(chan struct{}),
 	}
-	c.parts = newPartitions(partitions, c.now())
+	if !opt.realTime {
+		c.clock.own = opt.Now
+	}
+	c.parts = newPartitions(partitions, int64(-opt.Silence)-1)
+	c.layout.Store(&layout{})
 	c.marks.lag = opt.ReplicaLag
 	c.modules.Store(&map[moduleID]*core{})
 	c.controls = map[string]rowtide.ModuleControl{}
 	c.life, c.end = context.WithCancel(context.Background())
 	c.remote = &remote{
-		rdb: opt.Redis, script: redis.NewScript(overwrite.Script),
+		rdb: opt.Redis, script: redis.NewScript(overwrite.Script), lease: redis.NewScript(leaseScript),
 		timeout: opt.RedisTimeout, now: c.now, spawn: c.wg.Go,
 	}
-	var err error
-	c.store, err = newStore(&opt, c.parts, c.now())
-	return c, err
+	c.leases = newLeases(c)
+	c.store = newStore(&opt, c.parts, c.now())
+	return c
 }
 
 func (c *Cache) run() {
 	ctx, stop := context.WithCancel(c.life)
 	c.stopBus = stop
+	c.wg.Go(func() { c.clock.run(ctx) })
+	if c.opt.ReportEvery > 0 {
+		c.wg.Go(func() { (&reporter{c: c}).run(ctx) })
+	}
 	go func() {
 		defer close(c.busDone)
+		if c.opt.Away == AwayDegraded && !c.reach(ctx) {
+			return
+		}
 		close(c.ready)
 		if err := c.bus.Run(ctx, intake{c}); err != nil && ctx.Err() == nil {
 			// Nothing will be heard again: reads notice the silence by themselves.
@@ -121,8 +144,8 @@ func (c *Cache) run() {
 	}()
 }
 
-// now is the cache's clock: nanoseconds since Open, monotonic.
-func (c *Cache) now() int64 { return int64(c.opt.Now().Sub(c.start)) }
+// now is nanoseconds since Open, monotonic.
+func (c *Cache) now() int64 { return c.clock.now() }
 
 // Ready is closed when the node hears the bus: from then on no change is missed
 // without being noticed. It says nothing about the daemon's health (Stats does).
@@ -169,7 +192,8 @@ func (c *Cache) close(ctx context.Context) error {
 		err = errors.Join(err, fmt.Errorf("close localsync: loads still running: %w", ctx.Err()))
 	}
 	c.end()
-	return errors.Join(err, c.store.close())
+	c.leases.wakes.close()
+	return err
 }
 
 func ping(ctx context.Context, rdb redis.UniversalClient) error {

@@ -100,7 +100,9 @@ func (c *Cache) control(key string, value []byte) {
 	}
 	if err != nil {
 		c.opt.Logger.Warn("module settings of the daemon are not usable, keeping those in force", "module", key, "error", err)
+		return
 	}
+	c.opt.Observer.Controlled(mc)
 }
 
 func (c *Cache) obey(mc *rowtide.ModuleControl) error {

@@ -213,7 +213,7 @@ func TestGeneration_LoadedValueIsOfTheGenerationThatWasKnownBefore(t *testing.T)
 	}
 }
 
-func TestGeneration_BumpDuringALoadIsNotLost(t *testing.T) {
+func TestR27_BumpDuringALoadIsNotLost(t *testing.T) {
 	n, o := newNode(t), newOrigin()
 	m := n.events(o)
 	n.settle(100)

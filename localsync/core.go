@@ -14,7 +14,9 @@ type core struct {
 	policy policy // as the code gives it; rules is what is in force
 	live   live
 	head   string // what every local name begins with: "module:version:"
+	begun  uint64 // nameHash of head
 	load   loadFunc
+	parse  func(id string) (typed any, spelled string, err error) // errOwnSpelling if it cannot
 	stats  moduleStats
 
 	mu      sync.Mutex
@@ -51,6 +53,7 @@ type result struct {
 	degraded bool
 	// placeholder is an EMPTY that only stands for an error.
 	placeholder bool
+	garbled     bool // err is the codec's, about the payload
 	err         error
 }
 
@@ -64,24 +67,34 @@ const (
 	recheck         // read Redis before serving
 )
 
-// look reads the local level. The result is usable under serve and renew only,
-// and under recheck as the last value to fall back on.
-func (m *core) look(name string, hash uint64, want rowtide.Version) (result, verdict) {
+// look reads the bytes of the local level. The result is usable under serve and
+// renew only, and under recheck as the last value to fall back on.
+func (m *core) look(name string, hash uint64, want rowtide.Version) (r result, v verdict) {
+	_, v = m.lookAt([]byte(name), hash, want, &r)
+	return r, v
+}
+
+func (m *core) lookAt(name []byte, hash uint64, want rowtide.Version, r *result) (meta, verdict) {
 	envelope, row, ok := m.c.store.read(name, hash)
 	if !ok {
-		return result{}, absent
+		return row, absent
 	}
-	now := m.c.now()
-	v, stale := m.judge(&row, now, want)
-	r := result{
-		version: row.version, verified: row.verified, level: LevelLocal, stale: stale,
-		empty: row.has(metaEmpty), placeholder: row.has(metaDegraded),
-		degraded: row.has(metaDegraded) || m.c.silent(row.part, now),
-	}
+	v := m.appraise(&row, want, r)
+	r.level = LevelLocal
 	if !r.empty {
 		r.payload = envelope[rowtide.EnvelopeHeader:]
 	}
-	return r, v
+	return row, v
+}
+
+// appraise says what may be done with the value of a row, and what it is worth.
+func (m *core) appraise(row *meta, want rowtide.Version, r *result) (v verdict) {
+	now := m.c.clock.tick()
+	v, r.stale = m.judge(row, now, want)
+	r.version, r.verified = row.version, row.verified
+	r.empty, r.placeholder = row.has(metaEmpty), row.has(metaDegraded)
+	r.degraded = r.placeholder || m.c.silent(row.part, now)
+	return v
 }
 
 // judge decides by the row alone. stale is whether the entry, if served, would
@@ -98,6 +111,9 @@ func (m *core) judge(row *meta, now int64, want rowtide.Version) (v verdict, sta
 		}
 		return serve, false
 	}
+	// Loaded before any position was old enough to be claimed: from a replica that
+	// lags, it may be older than what nobody told this node (race R3).
+	unproven := row.version == 0
 	p := &m.c.parts[row.part]
 	// What was verified at the very instant of the loss is suspect too.
 	suspect := max(p.suspectBefore.Load(), m.live.turnedAt.Load())
@@ -112,14 +128,28 @@ func (m *core) judge(row *meta, now int64, want rowtide.Version) (v verdict, sta
 	case doubt:
 		return recheck, true
 	case now >= min(row.softAt(), row.verified+soft) && !row.hushed(now, 0):
-		return renew, false
+		return renew, unproven
 	}
-	return serve, false
+	return serve, unproven
 }
 
 // silent reports whether nothing was heard of the partition for too long.
 func (c *Cache) silent(part uint16, now int64) bool {
 	return now-c.parts[part].heardAt.Load() > int64(c.opt.Silence)
+}
+
+// informed reports whether the partition was heard of a moment ago, some heartbeats
+// at most. Only then may a loaded value go to Redis: a change that this node has
+// not heard of may have been there and been evicted (race R6).
+func (c *Cache) informed(part uint16) bool {
+	return c.now()-c.parts[part].heardAt.Load() <= int64(c.opt.Silence)/6
+}
+
+// overtaken reports whether records were missed since the attempt began: what it
+// read may be older than what they said, and neither another reader nor Redis is
+// to be given it.
+func (m *core) overtaken(a *attempt, f *flight) bool {
+	return a.began <= m.c.parts[f.part].suspectBefore.Load()
 }
 
 // fetch reads jobs through Redis and the loader, sharing the work with other

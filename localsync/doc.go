@@ -15,12 +15,16 @@
 //
 // # How a read goes
 //
-//	local store ── fresh ──────────────────────────────► served
+//	local store ── fresh ──────────────────────────────► served, decoded already
+//	     │                                               or from its bytes
 //	     │  past Refresh ── served, renewed behind the reader
 //	     │  newer heard of, records missed, bus silent and past MaxStale, absent
 //	     ▼
 //	Redis (one MGET) ── at or above the floor ─────────► kept, served
 //	     │  missing, unusable, or behind (asked once more)
+//	     ▼
+//	lease ── held by another node: wait, then Redis again
+//	     │  taken, waited long enough, or nothing that could be shared
 //	     ▼
 //	loader (batches) ── claims the aged watermark ─────► offered to Redis, kept, served
 //	     │  watermark below the floor: served once with Stale, kept nowhere
@@ -36,11 +40,29 @@
 //
 // Aged watermarks. A loaded value has no version of its own. It claims the
 // position that was known applied [Options].ReplicaLag before the load began, so
-// it never claims a change that the replica it was read from did not have.
+// it never claims a change that the replica it was read from did not have. Until
+// there is such a position, loaded values are served with Stale; and a node that has
+// not heard the bus for a moment offers none to Redis, which may have evicted what
+// the node does not know of.
 //
 // Gaps. Records carry a dense sequence per producer and partition, heartbeats
 // repeat its head, and a restarted daemon says what it goes on from. A hole puts the partition's entries in doubt with one store to
 // memory; each is checked against Redis when it is next read. Nothing is flushed.
+//
+// Leases. Of all nodes that miss a key which nobody has, one loads it and tells
+// the others when it is done; they then read Redis. Nothing but the number of
+// loads depends on it: a node that waited for [ModuleConfig].LeaseWait, or was told
+// that there is nothing to share, loads for itself.
+//
+// # What is in memory
+//
+// The values are bytes, with their versions and ages in a table beside them that
+// has no pointers. They take [Options].MaxBytes at most and a quarter more than
+// what is live; what replaced or expired is reclaimed a shard at a time. A module
+// with [ModuleConfig].Objects keeps its popular values decoded too. An object is
+// served only while the table's row is of the same bytes and would have them
+// served, so that it is never older than they are. What depends on the hour is
+// evaluated at each read: see [Timed].
 //
 // # What the daemon decides
 //
@@ -54,13 +76,27 @@
 //
 // Kafka: each entry that is read is checked against Redis once per MaxStale.
 // Redis: what is known to have changed goes to the loader, the rest is served as
-// Stale up to its hard age. Loader: see OnError.
+// Stale up to its hard age. Loader: see OnError. At Open: see [Options].Away.
+//
+// # What it costs when the topic changes
+//
+// Keys move when the topic gets another number of partitions, which a node notices
+// within a third of [Options].Silence. It puts all entries in doubt and follows the
+// new partitions; from then on a fault of one concerns all keys.
 //
 // # Goroutines
 //
 // One per partition applies the bus (ended by Close); it takes shard locks and
-// waits for nothing else. One per group of missing keys reads Redis and the
-// loader, on its own deadline; Close waits for it. Lock order: a module's table of
-// flights alone; a store's shard, then bigcache. None is held around I/O or while
-// calling a loader; hooks of the Observer run without locks.
+// waits for nothing else. One moves the clock by which resident entries are judged,
+// every 10 ms. One counts the topic's partitions. One per group of missing keys reads Redis and the
+// loader, on its own deadline; Close waits for it. From the first wait for another
+// node's load on, one hears of their ends (Redis's own subscription, ended by
+// Close). Lock order: a module's table of flights alone; the table of waits alone;
+// a store's shard (its turn, its lock), then bigcache. None is held around I/O or while calling a
+// loader; hooks of the Observer run without locks.
+//
+// # Testing
+//
+// Package localsynctest plays Redis, Kafka, the daemon and the clock in an
+// application's own tests.
 package localsync

@@ -55,14 +55,14 @@ func Example() {
 	show, err := shows.Get(ctx, 42)
 	fmt.Println(show.Title, err)
 	_, info, _ := shows.Lookup(ctx, 42)
-	fmt.Println(info.Level, info.Stale)
+	fmt.Println(info.Level)
 	_, err = shows.Get(ctx, 43)
 	fmt.Println(errors.Is(err, localsync.ErrNotFound))
 	many, err := shows.GetMany(ctx, []int64{42, 43})
 	fmt.Println(len(many), err)
 	// Output:
 	// Hamlet <nil>
-	// local false
+	// local
 	// true
 	// 1 <nil>
 }
@@ -80,6 +80,28 @@ func ExampleModuleConfig() {
 	}
 	fmt.Println(cfg.Key(seat{3, 14}))
 	// Output: 3-14
+}
+
+// A show goes on sale at an instant that lies in its row; nothing is written when
+// it comes. Timed evaluates it at each read, however long ago the row was decoded.
+func ExampleTimed() {
+	type show struct {
+		Title    string    `json:"title"`
+		OnSaleAt time.Time `json:"on_sale_at"`
+		OnSale   bool      `json:"-"`
+	}
+	at := func(s show, now time.Time) show {
+		s.OnSale = !now.Before(s.OnSaleAt) // s is a copy, what it points to is not
+		return s
+	}
+	codec := localsync.Timed(localsync.JSON[show](), at) // for NewModule
+	hamlet, err := codec.Decode([]byte(`{"title": "Hamlet", "on_sale_at": "2026-12-01T09:00:00Z"}`))
+	fmt.Println(hamlet.Title, err)
+	opens := hamlet.OnSaleAt
+	fmt.Println(at(hamlet, opens.Add(-time.Second)).OnSale, at(hamlet, opens).OnSale)
+	// Output:
+	// Hamlet <nil>
+	// false true
 }
 
 // servers are in-process stand-ins for what the shop runs.

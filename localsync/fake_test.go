@@ -13,7 +13,8 @@ import (
 // fakeBus delivers synchronously: when a method returns, the record is applied.
 type fakeBus struct {
 	partitions int32
-	opened     func() // called within Open, after the pin
+	opened     func()       // called within Open, after the pin
+	away       func() error // called within Open, before it
 	mu         sync.Mutex
 	sink       localsync.Sink
 	backlog    []func(localsync.Sink)
@@ -30,6 +31,11 @@ func newFakeBus() *fakeBus {
 }
 
 func (b *fakeBus) Open(context.Context) (int32, error) {
+	if b.away != nil {
+		if err := b.away(); err != nil {
+			return 0, err
+		}
+	}
 	if b.opened != nil {
 		b.opened()
 	}
@@ -140,4 +146,12 @@ func (o *origin) load(ctx context.Context, ids []int64) (map[int64]string, error
 		return nil, err
 	}
 	return out, nil
+}
+
+// resize makes the topic one of n partitions, and the producer restarts.
+func (b *fakeBus) resize(n int32) {
+	b.deliver(func(s localsync.Sink) {
+		b.partitions = n
+		s.Partitions(n)
+	})
 }

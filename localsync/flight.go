@@ -3,6 +3,7 @@ package localsync
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/rowtide/rowtide"
 )
@@ -23,6 +24,15 @@ type flight struct {
 	resident rowtide.Version // when the attempt began
 	reread   bool            // Redis was behind once already
 	behind   *result         // Redis's value that was too old, as a last resort
+	unread   bool            // Redis did not answer
+	seen     []byte          // the envelope's header in Redis, if any
+
+	// Of the lease, see leases.
+	token   string    // of the one held
+	waiters string    // who is to be told of its end
+	shared  bool      // Redis has been given the result
+	alone   bool      // waited long enough
+	giveUp  time.Time // when to load alone
 }
 
 // need is the oldest version that this read may bring.
@@ -115,14 +125,20 @@ func (m *core) fly(ctx context.Context, fs []*flight, n int) {
 		a.generation = m.live.generation.Load()
 		for _, f := range fs {
 			f.floor, f.resident = m.c.store.standing(f.hash, a.began)
+			f.unread, f.seen, f.shared = false, nil, false
 		}
 		rest, again := m.readRedis(ctx, a, fs)
+		rest, moved, held := m.lease(ctx, a, rest)
+		var aside sync.WaitGroup
+		defer aside.Wait()                       // ctx ends with the caller
+		again, now := append(again, moved...), n // n goes on while others look at it
+		if held != nil {
+			aside.Go(func() { m.standBy(ctx, a, held, now) })
+		}
 		if len(rest) > 0 && len(again) > 0 {
 			// Another look at Redis is quick: it does not wait for the loader.
-			var aside sync.WaitGroup
-			defer aside.Wait() // ctx ends with the caller
 			over := again
-			aside.Go(func() { m.fly(ctx, over, n+1) })
+			aside.Go(func() { m.fly(ctx, over, now+1) })
 			again = nil
 		}
 		again = append(again, m.readLoader(ctx, a, rest)...)
@@ -145,6 +161,10 @@ func (m *core) land(f *flight, r result) {
 // settle keeps an entry and lands its flight. It returns false when the store
 // refused it because of something newer and the flight should start over.
 func (m *core) settle(a *attempt, f *flight, level Level, e rowtide.Entry) bool {
+	overtaken := m.overtaken(a, f)
+	if overtaken && !a.last {
+		return false
+	}
 	w := m.rules().window(e.Empty())
 	if e.Version == 0 {
 		// No watermark yet: a second look as soon as there can be one (race R3).
@@ -156,7 +176,7 @@ func (m *core) settle(a *attempt, f *flight, level Level, e rowtide.Entry) bool 
 	}, m.c.now())
 	r := result{
 		payload: e.Payload, version: e.Version, verified: a.began, level: level, empty: e.Empty(),
-		degraded: m.c.silent(f.part, m.c.now()),
+		stale: overtaken || e.Version == 0, degraded: m.c.silent(f.part, m.c.now()),
 	}
 	switch refusal {
 	case RefusedFloor, RefusedOlder, RefusedForgotten:

@@ -58,10 +58,13 @@ type node struct {
 	cache *localsync.Cache
 	wm    rowtide.Version
 
+	writing sync.Mutex // one overwrite at a time
+
 	mu    sync.Mutex
 	hook  func(cmd string, args []string) // before a command runs
 	after func(cmd string, args []string) // after an MGET was read, before its reply
 	sent  map[string]int
+	deny  string // a command that the user has no right to
 }
 
 func newNode(t testing.TB, edit ...func(*localsync.Options)) *node {
@@ -78,6 +81,8 @@ func newNode(t testing.TB, edit ...func(*localsync.Options)) *node {
 	opt := localsync.Options{
 		Redis: n.rdb, Bus: n.bus, Now: n.clock.Now, MaxBytes: 64 << 20,
 		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		// Its commands would be among those that tests count.
+		ReportEvery: -1,
 		// The fake clock stands still; a loaded test machine must not trip this.
 		RedisTimeout: patience,
 	}
@@ -97,27 +102,42 @@ func newNode(t testing.TB, edit ...func(*localsync.Options)) *node {
 			t.Errorf("close: %v", err)
 		}
 	})
-	await(t, "the bus to run", n.bus.running)
+	if opt.Away != localsync.AwayDegraded {
+		await(t, "the bus to run", n.bus.running)
+	}
 	return n
 }
 
-// intercept counts commands, runs hooks, and runs the overwrite script in Go:
-// miniredis has no struct library. The script itself is tested against the real
-// Redis (integration_test.go, and the publisher's tests).
+var overwriteHash = redis.NewScript(overwrite.Script).Hash()
+
+// intercept counts commands, runs hooks, and runs both scripts in Go: miniredis
+// takes milliseconds for each run of Lua. The scripts themselves are tested
+// against the real Redis (integration_test.go, lease_integration_test.go, and the
+// publisher's tests).
 func (n *node) intercept(p *server.Peer, cmd string, args ...string) bool {
 	cmd = strings.ToUpper(cmd)
 	n.mu.Lock()
 	n.sent[cmd]++
-	hook, after := n.hook, n.after
+	hook, after, deny := n.hook, n.after, n.deny
 	n.mu.Unlock()
 	if hook != nil {
 		hook(cmd, args)
 	}
 	switch {
-	case cmd == "EVALSHA":
+	case cmd == deny:
+		p.WriteError("NOPERM this user has no permissions")
+		return true
+	case cmd == "EVALSHA" && args[0] == overwriteHash:
 		code := n.overwrite(args[2], overwrite.Mode(args[3]), args[4], args[5])
 		p.WriteLen(1)
 		p.WriteInt(int(code))
+		return true
+	case cmd == "EVALSHA":
+		if answer, err := n.lease(args); err != nil {
+			p.WriteError(err.Error())
+		} else {
+			p.WriteBulk(answer)
+		}
 		return true
 	case cmd == "MGET" && after != nil:
 		values := make([]*string, len(args))
@@ -141,8 +161,8 @@ func (n *node) intercept(p *server.Peer, cmd string, args ...string) bool {
 }
 
 func (n *node) overwrite(key string, mode overwrite.Mode, env, ttl string) overwrite.Result {
-	n.mu.Lock()
-	defer n.mu.Unlock()
+	n.writing.Lock()
+	defer n.writing.Unlock()
 	have, err := n.mr.Get(key)
 	if errors.Is(err, miniredis.ErrKeyNotFound) && mode == overwrite.Replay {
 		return overwrite.Missing

@@ -12,7 +12,10 @@ type Level uint8
 
 // The levels, nearest first.
 const (
-	LevelLocal Level = iota + 1
+	// LevelObject is a decoded value of the local store, see ModuleConfig.Objects.
+	LevelObject Level = iota + 1
+	// LevelLocal is the local store's bytes.
+	LevelLocal
 	LevelRedis
 	LevelLoader
 )
@@ -20,6 +23,8 @@ const (
 // String is the level's name as a metric label.
 func (l Level) String() string {
 	switch l {
+	case LevelObject:
+		return "object"
 	case LevelLocal:
 		return "local"
 	case LevelRedis:

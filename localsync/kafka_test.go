@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -54,6 +55,8 @@ type broker struct {
 	topic    string
 	admin    sarama.ClusterAdmin
 	producer sarama.SyncProducer
+
+	mu       sync.Mutex
 	sequence map[int32]uint64
 }
 
@@ -87,6 +90,21 @@ func (b *broker) create(partitions int32) {
 
 func (b *broker) send(part int32, items ...rowtide.Invalidation) {
 	b.t.Helper()
+	if err := b.produce(part, items...); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// skip makes the partition lack a record.
+func (b *broker) skip(part int32) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.sequence[part]++
+}
+
+func (b *broker) produce(part int32, items ...rowtide.Invalidation) error {
+	b.mu.Lock() // in the order of the sequence
+	defer b.mu.Unlock()
 	if len(items) > 0 {
 		b.sequence[part]++
 	}
@@ -94,9 +112,7 @@ func (b *broker) send(part int32, items ...rowtide.Invalidation) {
 	_, _, err := b.producer.SendMessage(&sarama.ProducerMessage{
 		Topic: b.topic, Partition: part, Value: sarama.ByteEncoder(r.AppendBatch(nil)),
 	})
-	if err != nil {
-		b.t.Fatal(err)
-	}
+	return err
 }
 
 func (b *broker) invalidate(part int32, v rowtide.Version) {

@@ -7,10 +7,10 @@ import (
 	"github.com/rowtide/rowtide"
 )
 
-// meta is the side table's row of a resident entry: 32 bytes and no pointers, so
+// meta is the side table's row of a resident entry: 40 bytes and no pointers, so
 // that the garbage collector never walks the table. Ages live here and not in
 // the bytes, because bigcache appends on every Set: a refresh that found nothing
-// new touches 32 bytes instead of writing the value again.
+// new touches 40 bytes instead of writing the value again.
 type meta struct {
 	version rowtide.Version
 	// verified is when the read began that last showed the value to be current,
@@ -21,6 +21,10 @@ type meta struct {
 	soft  uint32 // refresh behind the next read
 	hard  uint32 // gone
 	quiet uint32 // do not try again before; set when an attempt failed
+	// body numbers the writes to the shard's arena: a later one is larger, and two
+	// rows of a key with one body are of the same bytes.
+	body  uint32
+	size  uint32 // of the entry in the arena
 	part  uint16
 	flags metaFlags
 }
@@ -47,6 +51,15 @@ func (m *meta) has(f metaFlags) bool { return m.flags&f != 0 }
 func (m *meta) softAt() int64  { return m.verified + int64(m.soft)*int64(time.Millisecond) }
 func (m *meta) hardAt() int64  { return m.verified + int64(m.hard)*int64(time.Millisecond) }
 func (m *meta) quietAt() int64 { return m.verified + int64(m.quiet)*int64(time.Millisecond) }
+
+// touch makes m the row of old's bytes.
+func (m *meta) touch(old *meta, what outcome) {
+	m.body, m.size = old.body, old.size
+	if what == touchOld {
+		const of = metaFill | metaEmpty
+		m.flags = m.flags&^of | old.flags&of
+	}
+}
 
 // hush takes note that an attempt failed at now: no other before retryAfter.
 func (m *meta) hush(now int64, refresh bool) {

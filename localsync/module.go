@@ -14,9 +14,11 @@ import (
 // Module reads one module's values through the local store, Redis and a loader.
 // It is safe for use by many goroutines.
 type Module[K comparable, V any] struct {
-	core  *core
-	codec Codec[V]
-	spell speller[K]
+	core    *core
+	codec   Codec[V]
+	at      func(V, time.Time) V // nil: values do not depend on the time
+	spell   speller[K]
+	objects *objects[K, V]
 }
 
 // maxName is what bigcache's 16-bit name length takes.
@@ -28,7 +30,9 @@ var errNameTooLong = errors.New("key is longer than 65535 bytes")
 //
 // loader gives the values of the keys asked for, at most cfg.Batch of them. A
 // key that is missing from the map is absent, and remembered as such; what could
-// not be found out must be an error instead. It gets its own deadline, may be
+// not be found out must be an error instead. A key that was not asked for is
+// counted (ModuleStats.Unasked), told once and thrown away: nothing is known of
+// when its value was true, and a loader that swaps keys is told of by it. It gets its own deadline, may be
 // called from several goroutines at once, and a panic in it is an error of the
 // read. A nil loader makes a module that knows only what the daemon wrote: a key
 // that Redis lacks is ErrNotFound.
@@ -40,10 +44,15 @@ func NewModule[K comparable, V any](
 	if err := errors.Join(err, keyErr); err != nil {
 		return nil, fmt.Errorf("declare module %q: %w", cfg.Name, err)
 	}
-	m := &Module[K, V]{codec: codec, spell: spell, core: &core{
+	m := &Module[K, V]{codec: codec, spell: spell, objects: newObjects[K, V](p.objects), core: &core{
 		c: c, policy: p, flights: map[string]*flight{},
 		head: localName(rowtide.Key{Module: p.name, Version: p.version}),
 	}}
+	m.core.begun = nameHash(m.core.head)
+	m.core.parse = m.spell.parse
+	if t, ok := codec.(timed[V]); ok {
+		m.at = t.at
+	}
 	m.core.live.policy.Store(&m.core.policy)
 	m.core.live.turnedAt.Store(never)
 	if loader != nil {
@@ -84,19 +93,33 @@ func (m *Module[K, V]) Key(k K) rowtide.Key {
 // be absent, ErrLoad when nothing could be found out, and ctx's error when ctx
 // ends first, which does not stop the load for others.
 func (m *Module[K, V]) Get(ctx context.Context, k K) (V, error) {
-	v, _, err := m.Lookup(ctx, k)
-	return v, err
+	var r result
+	return m.get(ctx, k, &r)
 }
 
 // Lookup is Get and tells what the value is worth. With ErrNotFound the Info is
 // valid too.
 func (m *Module[K, V]) Lookup(ctx context.Context, k K) (V, Info, error) {
-	r := m.read(ctx, k)
-	v, err := m.finish(ctx, k, &r)
-	if err == nil && r.empty {
-		err = ErrNotFound
-	}
+	var r result
+	v, err := m.get(ctx, k, &r)
 	return v, m.core.info(&r), err
+}
+
+func (m *Module[K, V]) get(ctx context.Context, k K, r *result) (V, error) {
+	v, what := m.near(k, atLeast(ctx), r)
+	switch what {
+	case serve:
+	case renew:
+		m.core.renew(ctx, []job{{slot: m.slot(k), key: k}})
+	case absent, recheck:
+		*r = m.core.fetch(ctx, []job{{slot: m.slot(k), key: k}})[0]
+		v = m.decode(r)
+	}
+	v = m.finish(ctx, k, v, r)
+	if r.err == nil && r.empty {
+		return v, ErrNotFound
+	}
+	return v, r.err
 }
 
 // GetMany is Get for many keys: what is local is taken from there, all the rest
@@ -109,9 +132,9 @@ func (m *Module[K, V]) GetMany(ctx context.Context, ks []K) (map[K]V, error) {
 	}
 	out := make(map[K]V, len(ks))
 	failed := map[K]error{}
-	put := func(k K, r result) {
-		if v, err := m.finish(ctx, k, &r); err != nil {
-			failed[k] = err
+	put := func(k K, v V, r *result) {
+		if v = m.finish(ctx, k, v, r); r.err != nil {
+			failed[k] = r.err
 		} else if !r.empty {
 			out[k] = v
 		}
@@ -119,24 +142,21 @@ func (m *Module[K, V]) GetMany(ctx context.Context, ks []K) (map[K]V, error) {
 	want := atLeast(ctx)
 	var missing, aging []job
 	for k := range distinct(ks) {
-		at, err := m.locate(k)
-		if err != nil {
-			put(k, result{err: err})
-			continue
-		}
-		r, v := m.core.look(at.name, at.hash, want)
-		if v == absent || v == recheck {
+		var r result
+		v, what := m.near(k, want, &r)
+		switch what {
+		case absent, recheck:
 			missing = append(missing, job{slot: m.slot(k), key: k})
 			continue
-		}
-		if v == renew {
+		case renew:
 			aging = append(aging, job{slot: m.slot(k), key: k})
+		case serve:
 		}
-		put(k, r)
+		put(k, v, &r)
 	}
 	m.core.renew(ctx, aging)
 	for i, r := range m.core.fetch(ctx, missing) {
-		put(missing[i].key.(K), r)
+		put(missing[i].key.(K), m.decode(&r), &r)
 	}
 	if len(failed) > 0 {
 		return out, &PartialError[K]{Failed: failed}
@@ -160,67 +180,68 @@ func distinct[K comparable](ks []K) iter.Seq[K] {
 	}
 }
 
-// finish decodes and counts one key's result. A sound envelope around bytes that
-// are not a V is read again from the source, which knows better; r is then what
-// that gave.
-func (m *Module[K, V]) finish(ctx context.Context, k K, r *result) (V, error) {
-	v, err := m.decode(r)
-	if err != nil && r.err == nil {
+// near reads k from this node's memory: as an object if there is one of the bytes
+// that the side table's row is for, else from the bytes. Either way it is that row
+// which is judged. v counts under serve and renew only, of which r is the result.
+func (m *Module[K, V]) near(k K, want rowtide.Version, r *result) (v V, what verdict) {
+	if m.core.c.closed.Load() {
+		r.err = ErrClosed
+		return v, serve
+	}
+	if o := m.objects.get(k); o != nil {
+		see := o.sighting
+		if m.core.c.store.look(&see) {
+			if see.stamp != o.stamp { // touched, or a neighbour was
+				m.objects.put(k, o.value, &see)
+			}
+			r.level = LevelObject
+			return o.value, m.core.appraise(&see.row, want, r)
+		}
+	}
+	// The buffer stays on the stack: nothing keeps the name.
+	var stack [96]byte
+	name := m.spell.append(append(stack[:0], m.core.head...), k)
+	if len(name) > maxName {
+		r.err = errNameTooLong
+		return v, serve
+	}
+	hash := hashOn(m.core.begun, name[len(m.core.head):])
+	row, what := m.core.lookAt(name, hash, want, r)
+	if what == serve || what == renew {
+		if v = m.decode(r); m.objects != nil && r.err == nil && !r.empty {
+			// The stamp of nothing: the next read looks at the row once more.
+			m.objects.put(k, v, &sighting{row: row, hash: hash})
+		}
+	}
+	return v, what
+}
+
+func (m *Module[K, V]) decode(r *result) (v V) {
+	if r.err == nil && !r.empty {
+		v, r.err = m.codec.Decode(r.payload)
+		r.garbled = r.err != nil
+	}
+	return v
+}
+
+// finish counts one key's read. A sound envelope around bytes that are not a V is
+// read again from the source, which knows better; v and r are then what that gave.
+func (m *Module[K, V]) finish(ctx context.Context, k K, v V, r *result) V {
+	if r.garbled {
 		m.core.stats.corrupt.Add(1)
 		*r = m.core.fetch(ctx, []job{{slot: m.slot(k), key: k, force: true}})[0]
-		v, err = m.decode(r)
+		v = m.decode(r)
 	}
-	r.err = err
-	m.core.stats.count(r)
-	return v, err
-}
-
-func (m *Module[K, V]) read(ctx context.Context, k K) result {
-	s, err := m.locate(k)
-	if err != nil {
-		return result{err: err}
+	if m.core.stats.count(r) {
+		m.sample(k)
 	}
-	if m.core.c.closed.Load() {
-		return result{err: ErrClosed}
+	if m.at != nil && r.err == nil && !r.empty {
+		v = m.at(v, m.core.c.opt.Now())
 	}
-	r, v := m.core.look(s.name, s.hash, atLeast(ctx))
-	switch v {
-	case serve:
-		return r
-	case renew:
-		m.core.renew(ctx, []job{{slot: m.slot(k), key: k}})
-		return r
-	case absent, recheck:
-	}
-	return m.core.fetch(ctx, []job{{slot: m.slot(k), key: k}})[0]
-}
-
-// place is where to look for a key locally.
-type place struct {
-	name string
-	hash uint64
-}
-
-// locate spells k's local name with one allocation; the rest of its slot is only
-// worked out by those who go further.
-func (m *Module[K, V]) locate(k K) (place, error) {
-	var stack [96]byte
-	name := string(m.spell.append(append(stack[:0], m.core.head...), k))
-	if len(name) > maxName {
-		return place{}, errNameTooLong
-	}
-	return place{name, nameHash(name)}, nil
+	return v
 }
 
 func (m *Module[K, V]) slot(k K) slot { return m.core.c.slot(m.Key(k)) }
-
-func (m *Module[K, V]) decode(r *result) (V, error) {
-	var zero V
-	if r.err != nil || r.empty {
-		return zero, r.err
-	}
-	return m.codec.Decode(r.payload)
-}
 
 func (m *core) info(r *result) Info {
 	i := Info{Level: r.level, Version: r.version, Stale: r.stale, Degraded: r.degraded}
@@ -240,15 +261,25 @@ func (m *Module[K, V]) loadWith(loader func(context.Context, []K) (map[K]V, erro
 		if err != nil {
 			return nil, err
 		}
-		out := make([]loaded, len(ks))
+		out, unasked := make([]loaded, len(ks)), len(values)
 		for i, k := range ks {
 			v, ok := values[k]
 			if !ok {
 				out[i].absent = true
 				continue
 			}
+			unasked--
 			out[i].payload, out[i].err = m.codec.Append(nil, v)
 		}
+		m.core.unasked(unasked)
 		return out, nil
+	}
+}
+
+// unasked counts what a loader gave that nobody asked for.
+func (m *core) unasked(n int) {
+	if n > 0 && m.stats.unasked.Add(uint64(n)) == uint64(n) {
+		m.c.opt.Logger.Warn("loader returned keys that it was not asked for; they are thrown away, and what it was asked for and lacks is taken to be absent",
+			"module", m.policy.name, "keys", n)
 	}
 }

@@ -13,20 +13,29 @@ import (
 // Local hits have no hook, they are counted only ([Cache.Stats]): at a
 // microsecond each, a call through an interface would be a good part of the work.
 type Observer interface {
+	// Opened is called once, near the end of Open: for an observer that wants c's
+	// statistics too. Of the other hooks only Controlled may come before.
+	Opened(c *Cache)
 	// Applied follows the raising of inv's floor: from here on this node serves
 	// nothing older. inv and batch are not to be kept or changed.
 	Applied(inv rowtide.Invalidation, batch *rowtide.Batch)
 	// Suspect says that records of a partition were missed; entries kept before
-	// are checked against Redis at their next read.
+	// are checked against Redis at their next read. Partition -1 is all of them.
 	Suspect(partition int32, cause error)
 	// Loaded follows each call of a module's loader.
 	Loaded(module string, keys int, took time.Duration, err error)
 	// Refused says that a value was not kept.
 	Refused(module string, reason Refusal)
+	// Controlled follows each record of the control topic that was understood, those
+	// that Open finds there included: the module exists, in this version.
+	Controlled(rowtide.ModuleControl)
 }
 
 // NopObserver ignores everything. Embed it to implement part of [Observer].
 type NopObserver struct{}
+
+// Opened does nothing.
+func (NopObserver) Opened(*Cache) {}
 
 // Applied does nothing.
 func (NopObserver) Applied(rowtide.Invalidation, *rowtide.Batch) {}
@@ -39,6 +48,9 @@ func (NopObserver) Loaded(string, int, time.Duration, error) {}
 
 // Refused does nothing.
 func (NopObserver) Refused(string, Refusal) {}
+
+// Controlled does nothing.
+func (NopObserver) Controlled(rowtide.ModuleControl) {}
 
 // Refusal says why the store did not keep a value. The zero Refusal means that
 // it was kept.

@@ -20,13 +20,16 @@ const (
 	DefaultReplicaLag   = 2 * time.Second
 	DefaultSilence      = 3 * time.Second
 	DefaultRedisTimeout = 500 * time.Millisecond
+	DefaultReportEvery  = 5 * time.Second
 )
 
 // Options say what a [Cache] is connected to. Redis and either Brokers or Bus
 // have no honest default; all else is usable when left zero.
 type Options struct {
 	// Redis is the client to read from and to write loaded values to. The cache
-	// does not close it.
+	// does not close it. Set ClusterStateReloadInterval of a cluster client to a few
+	// seconds: by its default it may go on asking a dead primary for up to a minute
+	// after the replica's promotion, and the loaders carry that part of the keys.
 	Redis redis.UniversalClient
 	// Brokers are the Kafka bootstrap addresses of the invalidation topic.
 	Brokers []string
@@ -49,9 +52,11 @@ type Options struct {
 	//
 	// Defaults to DefaultPrefix.
 	Prefix string
-	// MaxBytes bounds the local values; the side table (about 60 bytes an entry)
-	// and the floors come on top. A value larger than 1/128 of it is served but
-	// not kept. At least 1 MiB.
+	// MaxBytes bounds the memory of the local values, and an eighth of it is for
+	// moving them in: when what is live would not fit the rest, the oldest written
+	// go first. The side table (about 80 bytes an entry), the floors and
+	// ModuleConfig.Objects come on top. A value larger than 1/128 of it, or than
+	// 2 MiB, is served but not kept. At least 1 MiB.
 	//
 	// Defaults to DefaultMaxBytes.
 	MaxBytes int
@@ -81,6 +86,20 @@ type Options struct {
 	//
 	// Defaults to DefaultRedisTimeout.
 	RedisTimeout time.Duration
+	// Node is this node's name on the daemon's console and the debug page.
+	//
+	// Defaults to the host's name and the process id.
+	Node string
+	// ReportEvery is how often the node tells its statistics to the daemon's
+	// console, in one small value under the Prefix in Redis, which ends with the
+	// node. A client that may not write costs one warning. Negative: never.
+	//
+	// Defaults to DefaultReportEvery.
+	ReportEvery time.Duration
+	// Away is what Open does when Redis or the bus cannot be used; see [Away].
+	//
+	// Defaults to AwayFail.
+	Away Away
 	// Observer is told what happens; see [Observer].
 	//
 	// Defaults to NopObserver.
@@ -93,6 +112,8 @@ type Options struct {
 	//
 	// Defaults to time.Now.
 	Now func() time.Time
+
+	realTime bool // Now was not set
 }
 
 // WithDefaults is a copy with every zero field that has a default set to it.
@@ -106,6 +127,9 @@ func (o Options) WithDefaults() Options {
 	setDefault(&o.ReplicaLag, DefaultReplicaLag)
 	setDefault(&o.Silence, DefaultSilence)
 	setDefault(&o.RedisTimeout, DefaultRedisTimeout)
+	setDefault(&o.ReportEvery, DefaultReportEvery)
+	setDefault(&o.Node, defaultNode())
+	setDefault(&o.Away, AwayFail)
 	if o.Observer == nil {
 		o.Observer = NopObserver{}
 	}
@@ -113,7 +137,7 @@ func (o Options) WithDefaults() Options {
 		o.Logger = slog.Default()
 	}
 	if o.Now == nil {
-		o.Now = time.Now
+		o.Now, o.realTime = time.Now, true
 	}
 	return o
 }
@@ -132,6 +156,9 @@ func (o Options) Validate() error {
 	}
 	if o.MaxBytes < minShardBytes {
 		errs = append(errs, fmt.Errorf("raise MaxBytes: %d is below %d", o.MaxBytes, minShardBytes))
+	}
+	if o.Away > AwayDegraded {
+		errs = append(errs, fmt.Errorf("set Away to AwayFail, AwayWait or AwayDegraded: %d is none of them", o.Away))
 	}
 	if o.MaxFloors < 0 {
 		errs = append(errs, fmt.Errorf("raise MaxFloors: %d is negative", o.MaxFloors))

@@ -58,6 +58,7 @@ func TestNewModule_RefusesBadPolicies(t *testing.T) {
 
 func TestKey_SpellsIntegersStringsAndOwnForms(t *testing.T) {
 	n := newNode(t)
+	n.settle(1) // what is loaded before is not proven
 	type eventID int32
 	type slug string
 	type seat struct {

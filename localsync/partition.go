@@ -9,31 +9,28 @@ import (
 // never is a time before the cache's clock began.
 const never = -1
 
-// partition is what this node knows of one partition of the bus. The bus writes,
-// readers look; every field is one atomic word, so neither waits for the other
-// (race R23).
+// partition is what this node knows of the keys of one part, which are those of one
+// partition of the bus (but see [layout]). The bus writes, readers look; every
+// field is one atomic word, so neither waits for the other (race R23).
 type partition struct {
 	// suspectBefore: entries verified before this instant may have missed an
 	// invalidation. Marking a whole partition is one store, whatever it holds.
 	suspectBefore atomic.Int64
-	// heardAt is when the last record or heartbeat came.
+	// heardAt is since when nothing more was heard of these keys.
 	heardAt atomic.Int64
 	// forgotAt and forgotten: floors up to version forgotten were dropped at
 	// forgotAt. A Redis read that began before, and any loaded value below, may
 	// be older than a floor that is no longer known.
 	forgotAt  atomic.Int64
 	forgotten atomic.Uint64
-
-	heads heads // bus goroutine only
 }
 
-func newPartitions(n int32, now int64) []partition {
+func newPartitions(n int32, heardAt int64) []partition {
 	ps := make([]partition, n)
 	for i := range ps {
 		ps[i].suspectBefore.Store(never)
 		ps[i].forgotAt.Store(never)
-		// The pin is as good as a record: silence counts from here.
-		ps[i].heardAt.Store(now)
+		ps[i].heardAt.Store(heardAt)
 	}
 	return ps
 }

@@ -12,7 +12,7 @@ func (c *Cache) Peek(k rowtide.Key) (rowtide.Entry, bool) {
 	if !ok {
 		return rowtide.Entry{}, false
 	}
-	name := localName(k)
+	name := appendLocalName(nil, k)
 	envelope, row, ok := c.store.read(name, nameHash(name))
 	if !ok || row.has(metaDegraded) {
 		return rowtide.Entry{}, false

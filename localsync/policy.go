@@ -20,6 +20,9 @@ const (
 	DefaultLoadTimeout      = 2 * time.Second
 )
 
+// NoLease as ModuleConfig.LeaseWait: every node loads what it lacks.
+const NoLease time.Duration = -1
+
 // OnError says what a read gives when nothing can be loaded.
 type OnError uint8
 
@@ -90,6 +93,20 @@ type ModuleConfig[K comparable] struct {
 	//
 	// Defaults to DefaultLoadTimeout.
 	LoadTimeout time.Duration
+	// LeaseWait is how long a reader of a key that Redis lacks waits for another
+	// node that loads it already, before its own node does too. What one load takes
+	// should fit into half of it. Below LoadTimeout; NoLease turns waiting off.
+	//
+	// Defaults to half of LoadTimeout.
+	LeaseWait time.Duration
+	// Objects is how many decoded values are kept beside their bytes, so that a read
+	// need not decode: about as many as the module has popular keys. Their memory is
+	// not part of Options.MaxBytes. All readers get the same value and must not
+	// change what it points to; they are never given one that the bytes would not
+	// have been good for.
+	//
+	// Zero keeps none.
+	Objects int
 	// Pinned keeps the settings above as they are. Otherwise those that the daemon
 	// gives the module (ttl, refresh, empty, on_error, max_stale of its file) are
 	// in force from the next read on, whenever they change.
@@ -111,14 +128,17 @@ type policy struct {
 	onError  OnError
 	maxStale time.Duration
 	batch    int
+	objects  int
 	timeout  time.Duration
-	pinned   bool
+	// leaseWait is negative when nodes do not wait for one another.
+	leaseWait time.Duration
+	pinned    bool
 }
 
 func (c ModuleConfig[K]) policy() (policy, error) {
 	p := policy{
 		name: c.Name, version: c.Version, previous: c.Previous, value: Window{c.TTL, c.Refresh}, empty: c.Empty,
-		onError: c.OnError, maxStale: c.MaxStale, batch: c.Batch, timeout: c.LoadTimeout, pinned: c.Pinned,
+		onError: c.OnError, maxStale: c.MaxStale, batch: c.Batch, objects: c.Objects, timeout: c.LoadTimeout, leaseWait: c.LeaseWait, pinned: c.Pinned,
 	}
 	setDefault(&p.version, 1)
 	setDefault(&p.value.TTL, DefaultTTL)
@@ -128,6 +148,7 @@ func (c ModuleConfig[K]) policy() (policy, error) {
 	setDefault(&p.onError, KeepLast)
 	setDefault(&p.batch, DefaultBatch)
 	setDefault(&p.timeout, DefaultLoadTimeout)
+	setDefault(&p.leaseWait, p.timeout/2)
 	if p.maxStale == 0 {
 		p.maxStale = DefaultMaxStale
 		if p.onError == Optional {
@@ -139,6 +160,9 @@ func (c ModuleConfig[K]) policy() (policy, error) {
 
 func (p *policy) validate() error {
 	var errs []error
+	if p.objects < 0 {
+		errs = append(errs, fmt.Errorf("a number of %d Objects is negative", p.objects))
+	}
 	if p.name == "" || strings.ContainsAny(p.name, ": \t\r\n") {
 		errs = append(errs, fmt.Errorf("name %q must be set, without colons and blanks", p.name))
 	}
@@ -155,6 +179,9 @@ func (p *policy) validate() error {
 	}
 	if p.maxStale < 0 || p.timeout < 0 {
 		errs = append(errs, errors.New("MaxStale and LoadTimeout must not be negative"))
+	}
+	if p.leaseWait >= p.timeout && p.timeout > 0 {
+		errs = append(errs, fmt.Errorf("a LeaseWait of %v leaves no time to load within a LoadTimeout of %v", p.leaseWait, p.timeout))
 	}
 	return errors.Join(errs...)
 }

@@ -49,6 +49,7 @@ func (m *core) readRedis(ctx context.Context, a *attempt, fs []*flight) (rest, a
 		m.stats.redisErrors.Add(1)
 		for _, f := range asked {
 			if !m.withoutRedis(f) {
+				f.unread = true
 				rest = append(rest, f)
 			}
 		}
@@ -58,6 +59,7 @@ func (m *core) readRedis(ctx context.Context, a *attempt, fs []*flight) (rest, a
 		if values[i] == nil && m.policy.previous != 0 && m.takeBefore(a, f, values[len(asked)+i]) {
 			continue
 		}
+		f.seen = values[i][:min(len(values[i]), rowtide.EnvelopeHeader)]
 		switch m.take(a, f, values[i]) {
 		case taken:
 		case toLoader:
@@ -162,7 +164,7 @@ func (m *core) withoutRedis(f *flight) bool {
 func (m *core) readLoader(ctx context.Context, a *attempt, fs []*flight) (again []*flight) {
 	if m.load == nil {
 		for _, f := range fs {
-			m.fail(a, f, nil)
+			m.fail(a, f, f.unknown())
 		}
 		return nil
 	}
@@ -175,6 +177,7 @@ func (m *core) readLoader(ctx context.Context, a *attempt, fs []*flight) (again 
 		fs = fs[n:]
 		g.Go(func() error {
 			over := m.loadBatch(ctx, a, batch)
+			m.release(ctx, batch)
 			mu.Lock()
 			defer mu.Unlock()
 			again = append(again, over...)
@@ -211,11 +214,22 @@ func (m *core) loadBatch(ctx context.Context, a *attempt, fs []*flight) (again [
 		}
 		e := m.entry(a, f, answers[i])
 		switch floor := m.c.store.floor(f.hash); {
+		case m.overtaken(a, f):
+			if a.last || f.force {
+				m.unproven(a, f, e)
+			} else {
+				again = append(again, f)
+			}
+		case a.watermark >= max(floor, f.need()) && !m.c.informed(f.part):
+			if !m.settle(a, f, LevelLoader, e) {
+				again = append(again, f)
+			}
 		case a.watermark >= max(floor, f.need()):
 			good, entries = append(good, f), append(entries, e)
 		case floor > f.floor && !a.last && !f.force:
 			// The key changed during the load: Redis has the change (race R1).
 			m.refused(RefusedFloor)
+			f.shared = true
 			again = append(again, f)
 		default:
 			m.unproven(a, f, e)
@@ -261,7 +275,7 @@ func (m *core) publish(ctx context.Context, a *attempt, fs []*flight, es []rowti
 			out[i] = filling{m.c.redisName(&f.slot), es[i].AppendEnvelope(nil), jitter(es[i].TTL)}
 		}
 		var err error
-		if results, err = m.c.remote.fill(ctx, out); err != nil {
+		if results, err = m.fill(ctx, fs, out); err != nil {
 			// The value is good all the same; the next node loads it again.
 			m.stats.redisErrors.Add(1)
 		}
@@ -282,10 +296,22 @@ func (m *core) publish(ctx context.Context, a *attempt, fs []*flight, es []rowti
 	return again
 }
 
+// unknown is why Redis's word cannot be final where there is no loader to ask: it
+// gave none, or not one that can be read.
+func (f *flight) unknown() error {
+	switch {
+	case f.unread:
+		return errors.New("redis did not answer")
+	case f.seen != nil && f.behind == nil:
+		return errors.New("the value in redis is damaged, foreign or of a newer format")
+	}
+	return nil
+}
+
 // fail lands a flight that nothing could be loaded for, by the module's policy.
 // A nil cause means that there is no loader to ask: Redis's word is final.
 func (m *core) fail(a *attempt, f *flight, cause error) {
-	if cause != nil {
+	if cause != nil && m.load != nil {
 		m.stats.loadErrors.Add(1)
 	}
 	last, v := m.look(f.name, f.hash, 0)

@@ -332,7 +332,7 @@ func TestClose_IsIdempotentWaitsForLoadsAndEndsReads(t *testing.T) {
 
 // While a bumped module's new key space fills, the old one answers; its values
 // are not kept, so that a change in either key space is seen at once.
-func TestPrevious_IsReadWhileTheNewKeySpaceFills(t *testing.T) {
+func TestR19_PreviousKeySpaceIsReadWhileTheNewOneFills(t *testing.T) {
 	n, o := newNode(t), newOrigin()
 	m := n.events(o, func(c *localsync.ModuleConfig[int64]) { c.Version, c.Previous = 2, 1 })
 	n.settle(100)

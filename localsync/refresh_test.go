@@ -123,8 +123,8 @@ func TestAtLeast_PassesOverOlderValues(t *testing.T) {
 	}
 }
 
-// R8, R21: Redis behind what the node knows.
-func TestRedisBehind_IsReadOnceMoreThenPassedOver(t *testing.T) {
+// R8: Redis behind what the node knows.
+func TestR8_RedisBehindIsReadOnceMoreThenPassedOver(t *testing.T) {
 	n, o := newNode(t), newOrigin()
 	m := n.events(o)
 	n.settle(300)

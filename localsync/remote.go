@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -17,6 +18,7 @@ import (
 type remote struct {
 	rdb     redis.UniversalClient
 	script  *redis.Script
+	lease   *redis.Script
 	timeout time.Duration
 	now     func() int64
 	spawn   func(func())
@@ -88,42 +90,82 @@ type filling struct {
 }
 
 // fill offers loaded values to Redis, which takes those that are newer than what
-// it has. One script call per key, pipelined, so that a cluster can split them.
-func (r *remote) fill(ctx context.Context, fs []filling) ([]overwrite.Result, error) {
-	return guard(ctx, r, func(ctx context.Context) ([]overwrite.Result, error) {
-		cmds, err := r.evalEach(ctx, fs)
-		if redis.HasErrorPrefix(err, "NOSCRIPT") {
-			if err := r.script.Load(ctx, r.rdb).Err(); err != nil {
-				return nil, fmt.Errorf("load overwrite script: %w", err)
+// it has, and ends leases in the same round trip: after is run behind the writes.
+// One script call per key, pipelined, so that a cluster can split them.
+func (r *remote) fill(ctx context.Context, fs []filling, after []scriptCall) ([]overwrite.Result, []*redis.Cmd, error) {
+	calls := make([]scriptCall, 0, len(fs)+len(after))
+	for _, f := range fs {
+		calls = append(calls, scriptCall{r.script, []string{f.name}, []any{string(overwrite.Fill), f.envelope, f.ttl.Milliseconds()}})
+	}
+	cmds, err := r.run(ctx, append(calls, after...))
+	if err != nil {
+		return nil, nil, fmt.Errorf("write %d loaded values: %w", len(fs), err)
+	}
+	out := make([]overwrite.Result, len(fs))
+	for i, cmd := range cmds[:len(fs)] {
+		codes, err := cmd.Int64Slice()
+		if err != nil || len(codes) != 1 {
+			return nil, nil, fmt.Errorf("write %s: script answered %v: %w", fs[i].name, cmd.Val(), err)
+		}
+		out[i] = overwrite.Result(codes[0])
+	}
+	return out, cmds[len(fs):], nil
+}
+
+// scriptCall is one EVALSHA.
+type scriptCall struct {
+	script *redis.Script
+	keys   []string
+	args   []any
+}
+
+// run sends all calls in one pipeline. A server's refusal of one call is in its
+// command; the error is for when the server could not be asked.
+func (r *remote) run(ctx context.Context, calls []scriptCall) ([]*redis.Cmd, error) {
+	return guard(ctx, r, func(ctx context.Context) ([]*redis.Cmd, error) {
+		cmds, err := r.evalEach(ctx, calls)
+		if slices.ContainsFunc(cmds, func(c *redis.Cmd) bool { return redis.HasErrorPrefix(c.Err(), "NOSCRIPT") }) {
+			for _, s := range []*redis.Script{r.script, r.lease} {
+				if err := s.Load(ctx, r.rdb).Err(); err != nil {
+					return nil, fmt.Errorf("load scripts: %w", err)
+				}
 			}
-			// A fill is harmless to repeat: the second finds a tie.
-			cmds, err = r.evalEach(ctx, fs)
+			// Both scripts are harmless to repeat: a second fill finds a tie, a second
+			// lease its own token.
+			cmds, err = r.evalEach(ctx, calls)
 		}
-		if err != nil {
-			return nil, fmt.Errorf("write %d loaded values: %w", len(fs), err)
+		if _, refused := errors.AsType[redis.Error](err); refused {
+			err = nil
 		}
-		out := make([]overwrite.Result, len(cmds))
-		for i, cmd := range cmds {
-			codes, err := cmd.Int64Slice()
-			if err != nil || len(codes) != 1 {
-				return nil, fmt.Errorf("write %s: script answered %v: %w", fs[i].name, cmd.Val(), err)
-			}
-			out[i] = overwrite.Result(codes[0])
-		}
-		return out, nil
+		return cmds, err
 	})
 }
 
-func (r *remote) evalEach(ctx context.Context, fs []filling) ([]*redis.Cmd, error) {
-	cmds := make([]*redis.Cmd, len(fs))
+func (r *remote) evalEach(ctx context.Context, calls []scriptCall) ([]*redis.Cmd, error) {
+	cmds := make([]*redis.Cmd, len(calls))
 	_, err := r.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for i, f := range fs {
-			cmds[i] = p.EvalSha(ctx, r.script.Hash(), []string{f.name},
-				string(overwrite.Fill), f.envelope, f.ttl.Milliseconds())
+		for i, c := range calls {
+			cmds[i] = p.EvalSha(ctx, c.script.Hash(), c.keys, c.args...)
 		}
 		return nil
 	})
 	return cmds, err
+}
+
+// publish sends each node its news. It is best effort, and never a reason to keep
+// off Redis: the right to publish may be missing.
+func (r *remote) publish(ctx context.Context, prefix string, news map[string][]byte) {
+	ctx, cancel := context.WithTimeout(ctx, r.timeout)
+	defer cancel()
+	_, _ = bounded(ctx, r.spawn, func(ctx context.Context) (struct{}, error) {
+		_, err := r.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+			for node, b := range news {
+				p.Publish(ctx, channelOf(prefix, node), b)
+			}
+			return nil
+		})
+		return struct{}{}, err
+	})
 }
 
 // guard bounds a call in time even if the client does not look at its context

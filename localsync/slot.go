@@ -29,17 +29,14 @@ func appendLocalName(dst []byte, k rowtide.Key) []byte {
 
 func (c *Cache) redisName(s *slot) string { return c.opt.Prefix + ":" + s.name }
 
-// nameHash is FNV-1a 64. bigcache is given the same function, so that one hash
-// finds the bytes, the side table's row and the floor, and the shard of all
-// three.
-func nameHash[T string | []byte](name T) uint64 {
-	h := uint64(14695981039346656037)
-	for i := 0; i < len(name); i++ {
-		h = (h ^ uint64(name[i])) * 1099511628211
+// nameHash is FNV-1a 64, of which names that begin alike share the beginning.
+// One hash finds the bytes, the side table's row and the floor, and the shard of
+// all three.
+func nameHash[T string | []byte](name T) uint64 { return hashOn(14695981039346656037, name) }
+
+func hashOn[T string | []byte](h uint64, more T) uint64 {
+	for i := 0; i < len(more); i++ {
+		h = (h ^ uint64(more[i])) * 1099511628211
 	}
 	return h
 }
-
-type nameHasher struct{}
-
-func (nameHasher) Sum64(name string) uint64 { return nameHash(name) }

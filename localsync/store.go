@@ -2,114 +2,142 @@ package localsync
 
 import (
 	"bytes"
-	"context"
-	"fmt"
 	"math/bits"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/allegro/bigcache/v3"
-
 	"github.com/rowtide/rowtide"
 )
 
 const (
-	// maxShards is few, because bigcache refuses what does not fit a shard:
-	// 256 MiB in 64 shards takes values up to 2 MiB, in its default 1024 only
-	// 128 KiB.
-	maxShards = 64
-	// minShardBytes keeps a small budget usable for values up to 512 KiB.
+	// Shards are few, because an entry must fit one, and small, because writers wait
+	// while one moves to a fresh arena (see BenchmarkCompact): up to 64 of at least
+	// 1 MiB, and more than that only of 4 MiB.
 	minShardBytes = 1 << 20
-	// entryOverhead is what bigcache adds to a value, rounded up.
-	entryOverhead = 64
-	// lifeWindow is when bigcache itself would drop an entry. Our own ages rule;
-	// this only returns the space of what nobody read for two days.
-	lifeWindow = 48 * time.Hour
+	maxShardBytes = 4 << 20
+	fewShards     = 64
+	// stampCount is 64 KiB of stamps: 10,000 invalidations a second touch each of
+	// them about once.
+	stampCount = 1 << 13
 )
 
 // store holds the envelopes of the resident entries and decides what may become
 // one. One lock per shard guards the bytes, the side table and the floors of the
 // same keys together: "is it at or above the floor" and "keep it" are one step.
 //
-// Lock order: a shard's lock, then bigcache's own. No lock is held around I/O.
+// Lock order: a shard's turn, its lock, then bigcache's own. No lock is held around
+// I/O.
 type store struct {
-	bytes  *bigcache.BigCache
 	shards []shard
 	parts  []partition
+	// stamps change with the rows: while the stamp of a key stays what it was, so
+	// does its row. Keys share them, which costs another look and nothing else.
+	stamps [stampCount]atomic.Uint64
+	share, // of the budget, per shard
 	biggest,
 	floorLimit int
 	floorAge int64
 
-	tooBig    atomic.Uint64
-	evictions atomic.Uint64
+	tooBig, evictions, compactions atomic.Uint64
 }
 
 type shard struct {
+	// turn is the writers': who has it knows that nothing changes, and may let
+	// readers in meanwhile. mu is what guards the rest from readers.
+	turn   sync.Mutex
 	mu     sync.RWMutex
-	meta   map[uint64]meta
+	rows   map[uint64]meta // by hash
+	bytes  *arena
+	live   int    // bytes of the rows' entries
+	writes uint32 // gives each its body number
 	floors floors
 }
 
-func newStore(opt *Options, parts []partition, now int64) (*store, error) {
-	n := 1 << (bits.Len(uint(min(opt.MaxBytes/minShardBytes, maxShards))) - 1)
+func newStore(opt *Options, parts []partition, now int64) *store {
+	n := max(min(opt.MaxBytes/minShardBytes, fewShards), opt.MaxBytes/maxShardBytes)
+	n = 1 << (bits.Len(uint(n)) - 1)
 	s := &store{
-		shards: make([]shard, n),
-		parts:  parts,
-		// A push into a queue that has not grown to its full size yet can fail
-		// above half of it, and a failed push empties the shard first.
-		biggest:    opt.MaxBytes/n/2 - entryOverhead,
+		shards:     make([]shard, n),
+		parts:      parts,
+		share:      opt.MaxBytes / n,
+		biggest:    opt.MaxBytes / n / 2,
 		floorLimit: max(opt.MaxFloors/n, 1),
 		floorAge:   int64(opt.FloorAge),
 	}
 	for i := range s.shards {
-		s.shards[i] = shard{meta: map[uint64]meta{}, floors: newFloors()}
+		s.shards[i] = shard{rows: map[uint64]meta{}, bytes: newArena(spareBytes, 0), floors: newFloors()}
 		s.shards[i].floors.turnedAt = now
 	}
-	var err error
-	s.bytes, err = bigcache.New(context.Background(), bigcache.Config{
-		Shards:     n,
-		LifeWindow: lifeWindow,
-		// No cleaner: eviction happens only inside Set, under our shard's lock,
-		// so that evicted can drop the side table's row without taking it.
-		CleanWindow:        0,
-		MaxEntriesInWindow: 0,
-		MaxEntrySize:       1 << 10, // with the floor of 10 entries: 10 KiB per shard at first
-		HardMaxCacheSize:   opt.MaxBytes >> 20,
-		Hasher:             nameHasher{},
-		OnRemoveWithReason: s.evicted,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("make local store of %d bytes: %w", opt.MaxBytes, err)
-	}
-	return s, nil
+	return s
 }
-
-func (s *store) close() error { return s.bytes.Close() }
 
 func (s *store) shard(hash uint64) *shard { return &s.shards[hash&uint64(len(s.shards)-1)] }
 
-// evicted runs inside bigcache's Set, which runs inside our lock on the shard
-// that the evicted entry is in too: both choose it by the same hash.
-func (s *store) evicted(name string, _ []byte, _ bigcache.RemoveReason) {
-	h := nameHash(name)
-	delete(s.shard(h).meta, h)
-	s.evictions.Add(1)
+// stamp does not share bits of the hash with shard.
+func (s *store) stamp(hash uint64) *atomic.Uint64 { return &s.stamps[hash>>32%stampCount] }
+
+func (sh *shard) lock() {
+	sh.turn.Lock()
+	sh.mu.Lock()
 }
 
-// read gives a copy of the resident envelope and its row, however old.
-func (s *store) read(name string, hash uint64) (envelope []byte, m meta, ok bool) {
+func (sh *shard) unlock() {
+	sh.mu.Unlock()
+	sh.turn.Unlock()
+}
+
+// put writes a row and remove drops one, under the shard's lock.
+func (s *store) put(sh *shard, hash uint64, m meta) {
+	sh.live += int(m.size) - int(sh.rows[hash].size)
+	sh.rows[hash] = m
+	s.stamp(hash).Add(1)
+}
+
+func (s *store) remove(sh *shard, hash uint64) {
+	sh.live -= int(sh.rows[hash].size)
+	delete(sh.rows, hash)
+	s.stamp(hash).Add(1)
+}
+
+// sighting is what a reader saw of a row, and the stamp that it had then.
+type sighting struct {
+	row   meta
+	hash  uint64
+	stamp uint64
+}
+
+// read gives a copy of the resident envelope, with its row, however old.
+func (s *store) read(name []byte, hash uint64) (envelope []byte, row meta, ok bool) {
 	sh := s.shard(hash)
 	sh.mu.RLock()
-	defer sh.mu.RUnlock()
-	m, ok = sh.meta[hash]
+	row, ok = sh.rows[hash]
 	if !ok {
-		return nil, m, false
+		sh.mu.RUnlock()
+		return nil, row, false
 	}
-	// bigcache checks the name: of two names with one hash the other is a miss
-	// (race R24).
-	envelope, err := s.bytes.Get(name)
-	return envelope, m, err == nil
+	blob, ok := sh.bytes.get(hash)
+	sh.mu.RUnlock()
+	if ok {
+		envelope, ok = unpack(blob, name)
+	}
+	return envelope, row, ok
+}
+
+// look brings what was seen of a row up to date. It returns false when its bytes
+// are not those any more.
+func (s *store) look(see *sighting) bool {
+	stamp := s.stamp(see.hash)
+	if stamp.Load() == see.stamp {
+		return true
+	}
+	sh := s.shard(see.hash)
+	sh.mu.RLock()
+	defer sh.mu.RUnlock()
+	row, ok := sh.rows[see.hash]
+	ok = ok && row.body == see.row.body
+	see.row, see.stamp = row, stamp.Load()
+	return ok
 }
 
 // floor is the version below which nothing of the key is kept.
@@ -126,7 +154,7 @@ func (s *store) standing(hash uint64, now int64) (floor, resident rowtide.Versio
 	sh := s.shard(hash)
 	sh.mu.RLock()
 	defer sh.mu.RUnlock()
-	if m, ok := sh.meta[hash]; ok && now < m.hardAt() && !m.has(metaDegraded) {
+	if m, ok := sh.rows[hash]; ok && now < m.hardAt() && !m.has(metaDegraded) {
 		resident = m.version
 	}
 	return sh.floors.of(hash), resident
@@ -136,15 +164,15 @@ func (s *store) standing(hash uint64, now int64) (floor, resident rowtide.Versio
 // the same whatever the store holds and waits for no reader's I/O (race R23).
 func (s *store) raise(hash uint64, part uint16, v rowtide.Version, now int64) (resident bool) {
 	sh := s.shard(hash)
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
+	sh.lock()
+	defer sh.unlock()
 	sh.floors.raise(hash, part, v)
 	s.turnFloors(sh, now)
-	m, ok := sh.meta[hash]
+	m, ok := sh.rows[hash]
 	if ok && m.version < v {
 		m.flags |= metaInvalid
 		m.quiet = 0 // what failed before the change is no reason not to try now
-		sh.meta[hash] = m
+		s.put(sh, hash, m)
 	}
 	return ok
 }
@@ -175,48 +203,51 @@ type candidate struct {
 func (s *store) keep(c *candidate, now int64) Refusal {
 	envelope := c.entry.AppendEnvelope(make([]byte, 0, rowtide.EnvelopeHeader+len(c.entry.Payload)))
 	sh := s.shard(c.hash)
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
+	sh.lock()
+	defer sh.unlock()
 	s.turnFloors(sh, now)
 	if !c.degraded {
 		if r := s.refuse(sh, c); r != 0 {
 			return r
 		}
 	}
-	old, resident := sh.meta[c.hash]
 	next := c.meta()
-	if resident && now < old.hardAt() && !old.has(metaDegraded) {
+	if old, ok := sh.rows[c.hash]; ok && now < old.hardAt() && !old.has(metaDegraded) {
 		if c.degraded && !old.has(metaInvalid) {
 			return RefusedOlder
 		}
-		switch r := yield(&old, &next, c.turnedAt); r {
-		case keepOld:
+		// What was read after a doubt arose stands above what was kept before it.
+		what := yield(&old, &next, max(c.turnedAt, s.parts[c.part].suspectBefore.Load()))
+		if what == keepOld {
 			return RefusedOlder
-		case touchOld:
-			next.flags = next.flags&^metaFill | old.flags&metaFill
-			next.flags = next.flags&^metaEmpty | old.flags&metaEmpty
-			sh.meta[c.hash] = next
-			return 0
-		case takeNew:
 		}
-		if s.same(c, &old, envelope) {
-			sh.meta[c.hash] = next
+		if what == touchOld || s.same(sh, c, &old, envelope) {
+			next.touch(&old, what)
+			s.put(sh, c.hash, next)
 			return 0
 		}
 	}
-	if len(envelope)+len(c.name) > s.biggest {
+	blob := pack(c.name, envelope)
+	if footprint(blob) > s.biggest {
 		s.tooBig.Add(1)
-		s.drop(sh, c)
+		s.remove(sh, c.hash)
 		return RefusedSize
 	}
-	// The row first: Set may evict this very entry's neighbours, never itself.
-	sh.meta[c.hash] = next
-	if err := s.bytes.Set(c.name, envelope); err != nil {
-		s.tooBig.Add(1)
-		delete(sh.meta, c.hash)
-		return RefusedSize
-	}
+	s.write(sh, c.hash, next, blob, now)
 	return 0
+}
+
+// write keeps a row and its bytes.
+func (s *store) write(sh *shard, hash uint64, m meta, blob []byte, now int64) {
+	sh.writes++
+	m.body, m.size = sh.writes, uint32(footprint(blob))
+	if !sh.bytes.fits(blob) {
+		sh.mu.Unlock() // readers need not wait; what was decided so far stands
+		s.compact(sh, int(m.size), now)
+		sh.mu.Lock()
+	}
+	sh.bytes.set(hash, blob)
+	s.put(sh, hash, m)
 }
 
 func (s *store) refuse(sh *shard, c *candidate) Refusal {
@@ -257,7 +288,7 @@ const (
 )
 
 // yield decides between a resident value and a new one.
-func yield(old, next *meta, turnedAt int64) outcome {
+func yield(old, next *meta, doubt int64) outcome {
 	switch {
 	case next.has(metaDegraded):
 		return takeNew
@@ -265,8 +296,8 @@ func yield(old, next *meta, turnedAt int64) outcome {
 		return keepOld
 	case next.version > old.version:
 		return takeNew
-	case old.verified <= turnedAt && next.verified > turnedAt:
-		return takeNew // of a newer generation
+	case old.verified <= doubt && next.verified > doubt:
+		return takeNew // of a newer generation, or after records were missed
 	case next.has(metaFill) && !old.has(metaFill):
 		// A loaded value never beats the change itself (race R2).
 		return touchOld
@@ -279,39 +310,44 @@ func yield(old, next *meta, turnedAt int64) outcome {
 
 // same reports whether the resident payload is c's, in which case its bytes need
 // not be written again.
-func (s *store) same(c *candidate, old *meta, envelope []byte) bool {
+func (s *store) same(sh *shard, c *candidate, old *meta, envelope []byte) bool {
 	if old.has(metaEmpty) || c.entry.Empty() {
 		return false // 40 bytes: cheaper to write than to read
 	}
-	have, err := s.bytes.Get(c.name)
-	return err == nil && bytes.Equal(have[rowtide.EnvelopeHeader:], envelope[rowtide.EnvelopeHeader:])
-}
-
-func (s *store) drop(sh *shard, c *candidate) {
-	delete(sh.meta, c.hash)
-	_ = s.bytes.Delete(c.name) // absent is as good
+	blob, ok := sh.bytes.get(c.hash)
+	if !ok {
+		return false
+	}
+	have, ok := unpack(blob, c.name)
+	return ok && bytes.Equal(have[rowtide.EnvelopeHeader:], envelope[rowtide.EnvelopeHeader:])
 }
 
 // hush asks readers to leave the resident entry as it is for a while after a
 // failed attempt; only the row is touched (race R12).
 func (s *store) hush(hash uint64, now int64, refresh bool) {
 	sh := s.shard(hash)
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	if m, ok := sh.meta[hash]; ok {
+	sh.lock()
+	defer sh.unlock()
+	if m, ok := sh.rows[hash]; ok {
 		m.hush(now, refresh)
-		sh.meta[hash] = m
+		s.put(sh, hash, m)
 	}
 }
 
-// sizes walks the shards; it is for statistics.
-func (s *store) sizes() (entries, floorCount int) {
+// stats walks the shards.
+func (s *store) stats() StoreStats {
+	st := StoreStats{
+		MaxBytes: s.share * len(s.shards), TooBig: s.tooBig.Load(),
+		Evicted: s.evictions.Load(), Compactions: s.compactions.Load(),
+	}
 	for i := range s.shards {
 		sh := &s.shards[i]
 		sh.mu.RLock()
-		entries += len(sh.meta)
-		floorCount += sh.floors.len()
+		st.Entries += len(sh.rows)
+		st.Floors += sh.floors.len()
+		st.Live += sh.live
+		st.Bytes += sh.bytes.cache.Capacity()
 		sh.mu.RUnlock()
 	}
-	return entries, floorCount
+	return st
 }

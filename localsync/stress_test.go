@@ -20,7 +20,13 @@ type history struct{ committed, heard atomic.Uint64 }
 // after version v was heard gives v or newer, or says Stale; one reader never
 // sees a key's version go back; and at rest reads give the last commits.
 func TestStress_NothingOlderThanWhatWasHeardIsServed(t *testing.T) {
-	n := newNode(t, func(o *localsync.Options) { o.Now, o.ReplicaLag = time.Now, 5*time.Millisecond })
+	t.Run("bytes", func(t *testing.T) { stress(t, 0) })
+	t.Run("objects", func(t *testing.T) { stress(t, 8) }) // of 16 keys
+}
+
+func stress(t *testing.T, objects int) {
+	t.Helper()
+	n := newNode(t, func(o *localsync.Options) { o.Now, o.ReplicaLag = nil, 5*time.Millisecond })
 	const keys = 16
 	var truth [keys]history
 	load := func(_ context.Context, ids []int64) (map[int64]string, error) {
@@ -34,7 +40,7 @@ func TestStress_NothingOlderThanWhatWasHeardIsServed(t *testing.T) {
 		return out, nil
 	}
 	m, err := localsync.NewModule(n.cache, localsync.ModuleConfig[int64]{
-		Name: "event", Refresh: 3 * time.Millisecond, TTL: time.Minute, Batch: 5,
+		Name: "event", Refresh: 3 * time.Millisecond, TTL: time.Minute, Batch: 5, Objects: objects,
 	}, localsync.Codec[string](text{}), load)
 	if err != nil {
 		t.Fatal(err)

@@ -170,7 +170,7 @@ func (f *follower) missing(want []rowtide.Entry) (n int) {
 
 // G2: a failover that loses acknowledged writes is noticed before the next save,
 // and writing again from the point that is named makes everything right.
-func TestFailover_LostWritesAreFoundAndWrittenAgain(t *testing.T) {
+func TestR21_LostWritesAreFoundAndWrittenAgain(t *testing.T) {
 	for _, p := range testenv.RedisPrograms(t) {
 		for name, start := range lossyDeployments {
 			t.Run(p.Name+"/"+name, func(t *testing.T) {

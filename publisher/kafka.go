@@ -88,15 +88,8 @@ func NewKafka(cfg Config, client sarama.Client, log *slog.Logger, obs Observer) 
 	if err != nil {
 		return nil, fmt.Errorf("make producer: %w", err)
 	}
-	k := &Kafka{
-		cfg: cfg, log: log, obs: obs, client: client, sync: p, limit: maxRecordBytes, busy: make(chan struct{}, 1),
-		sequence: sequence, acked: slices.Clone(sequence),
-		producer: make([]uint64, len(parts)), heardAt: make([]time.Time, len(parts)), beating: make([]bool, len(parts)),
-	}
-	run := rand.Uint32() //nolint:gosec // a label, not a secret
-	for i := range parts {
-		k.producer[i] = rowtide.NewProducer(run, sequence[i])
-	}
+	k := NewKafkaOver(cfg, p, sequence, log, obs)
+	k.client = client
 	return k, nil
 }
 
@@ -299,4 +292,21 @@ func (k *Kafka) Close() error {
 		return fmt.Errorf("close producer: %w", err)
 	}
 	return nil
+}
+
+// NewKafkaOver makes a broadcaster over a producer that is at hand, which goes on
+// with these sequences, one per partition. [NewKafka] asks Kafka for both; the
+// simulation has neither. Such a broadcaster cannot Claim.
+func NewKafkaOver(cfg Config, p sarama.SyncProducer, sequence []uint64, log *slog.Logger, obs Observer) *Kafka {
+	n := len(sequence)
+	k := &Kafka{
+		cfg: cfg, log: log, obs: obs, sync: p, limit: maxRecordBytes, busy: make(chan struct{}, 1),
+		sequence: sequence, acked: slices.Clone(sequence),
+		producer: make([]uint64, n), heardAt: make([]time.Time, n), beating: make([]bool, n),
+	}
+	run := rand.Uint32() //nolint:gosec // a label, not a secret
+	for i := range n {
+		k.producer[i] = rowtide.NewProducer(run, sequence[i])
+	}
+	return k
 }

@@ -18,7 +18,7 @@ import (
 	"github.com/rowtide/rowtide/publisher"
 )
 
-func TestRedis_NewestWinsInEveryOrder(t *testing.T) {
+func TestR5_NewestWinsInRedisInEveryOrder(t *testing.T) {
 	rdb := dial(t, &redis.Options{Addr: testenv.Redis(t)})
 	prefix := testenv.UniqueName(t, "p")
 	n := 0

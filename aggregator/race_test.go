@@ -1,0 +1,43 @@
+package aggregator_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rowtide/rowtide"
+)
+
+// R22: Redis takes no writes for an hour. Nobody is told of what Redis does not
+// have, nothing is acknowledged and the source waits; then all of it goes out in
+// order.
+func TestR22_NothingIsSaidOrSavedWhileRedisTakesNoWrites(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w, g := newWorld(), newGate("overwrite")
+		w.before = g.before
+		r := start(t, w, nil, 1, eventModule())
+		r.handle(tx(1, ins(eventTable, 1, "a", 1)))
+		pass(time.Hour)
+		if names := w.names(); len(names) != 0 {
+			t.Fatalf("%v while redis took nothing", names)
+		}
+		short, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		if err := r.agg.HandleTx(short, tx(2, ins(eventTable, 2, "a", 1))); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("HandleTx: %v, want the source held back", err)
+		}
+		close(g.open)
+		synctest.Wait()
+		r.handle(tx(2, ins(eventTable, 2, "a", 1)))
+		r.drain()
+		if names := w.names(); len(names) < 3 || names[0] != "overwrite" {
+			t.Fatalf("%v, want redis first", names)
+		}
+		for _, k := range []rowtide.Key{eventKey(1), eventKey(2)} {
+			w.entry(t, k)
+		}
+		checkSaves(t, w, 2)
+	})
+}

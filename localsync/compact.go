@@ -1,0 +1,67 @@
+package localsync
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+)
+
+// spareBytes is the room that even an empty shard has.
+const spareBytes = 8 << 10
+
+// compact moves the shard's live entries to a fresh arena with room for need bytes
+// and a quarter of all of it more: so an arena is made at most a quarter larger than
+// what is live in it, and moving costs four bytes for each that is written. The
+// caller has the shard's turn and not its lock: readers go on with the old arena.
+//
+// The last eighth of a shard's share of the budget is only for moving in. When what
+// is live would begin on it the oldest written go, and another eighth of the share
+// with them, lest the next write is in the same place.
+func (s *store) compact(sh *shard, need int, now int64) {
+	s.drop(sh, expired(sh, now))
+	if sh.live+need > s.share/8*7 {
+		old := oldest(sh, sh.live+need-s.share/4*3)
+		s.drop(sh, old)
+		s.evictions.Add(uint64(len(old)))
+	}
+	live := sh.live + need
+	next := newArena(min(live+live/4+spareBytes, s.share), len(sh.rows)+1)
+	for hash := range sh.rows {
+		if blob, ok := sh.bytes.get(hash); ok {
+			next.set(hash, blob)
+		}
+	}
+	sh.mu.Lock()
+	sh.bytes = next
+	sh.mu.Unlock()
+	s.compactions.Add(1)
+}
+
+func (s *store) drop(sh *shard, hashes []uint64) {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	for _, hash := range hashes {
+		s.remove(sh, hash)
+	}
+}
+
+func expired(sh *shard, now int64) (hashes []uint64) {
+	for hash, m := range sh.rows {
+		if now >= m.hardAt() {
+			hashes = append(hashes, hash)
+		}
+	}
+	return hashes
+}
+
+// oldest are the entries written first that take so many bytes together.
+func oldest(sh *shard, size int) []uint64 {
+	// By age, which does not mind that the numbers come round.
+	age := func(hash uint64) uint32 { return sh.writes - sh.rows[hash].body }
+	hashes := slices.SortedFunc(maps.Keys(sh.rows), func(a, b uint64) int { return cmp.Compare(age(b), age(a)) })
+	n := 0
+	for ; n < len(hashes) && size > 0; n++ {
+		size -= int(sh.rows[hashes[n]].size)
+	}
+	return hashes[:n]
+}
