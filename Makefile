@@ -17,7 +17,7 @@ ARGS ?=
 INTEGRATION = $(GO) test -race -tags integration -timeout 15m -p 2
 
 .DEFAULT_GOAL := help
-.PHONY: help build setup demo test unit bench lint fmt tidy-check fuzz cover clean
+.PHONY: help build setup demo test unit bench nines lint fmt tidy-check fuzz cover clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ unit: ## Run the tests that need no server
 
 bench: setup ## Run the benchmarks and print their tables
 	$(GO) run ./benchmarks $(ARGS)
+
+nines: ## Count stale copies in the simulation (ARGS='-copies=100000000 -seed=7')
+	$(GO) test ./tests/simulation -run '^TestNines_NoCopyIsStale$$' -v -count=1 -timeout 0 $(ARGS)
 
 lint: $(GOLANGCI) ## Run golangci-lint (built from source the first time: minutes)
 	$(GOLANGCI) run $(PKG)
