@@ -42,6 +42,7 @@ type daemon struct {
 	feed     *feed.Source       // nil unless source.kind is kafka
 	offsets  *feed.Progress     // of feed
 	nodes    *announcer
+	fleet    *fleet
 	dlq      *publisher.DeadLetters
 	control  *publisher.Control
 	pipe     *pipeline
@@ -116,6 +117,7 @@ func (d *daemon) preflight(ctx context.Context) error {
 		return err
 	}
 	d.rdb = newRedisClient(d.cfg.Redis)
+	d.fleet = newFleet(d.rdb, d.cfg.Redis.Prefix, d.reg)
 	needs, queries := needsOf(d.modules)
 	var kafkaErr error
 	d.kafka, kafkaErr = dialDaemonKafka(d.cfg.Kafka)

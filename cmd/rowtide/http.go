@@ -33,6 +33,9 @@ type status struct {
 	Superseded   int64    `json:"entries_superseded"`
 	Modules      []string `json:"modules"`
 	UpSeconds    float64  `json:"up_seconds"`
+	// Web nodes that report; absent when Redis does not tell.
+	Nodes         *int `json:"nodes,omitempty"`
+	NodesDegraded *int `json:"nodes_degraded,omitempty"`
 }
 
 func (d *daemon) status() status {
@@ -73,13 +76,20 @@ func (d *daemon) routes() http.Handler {
 		}
 		writeText(w, http.StatusOK, "ready")
 	})
-	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
+		s := d.status()
+		d.fleet.show(r.Context(), &s)
 		w.Header().Set("Content-Type", "application/json")
 		enc := json.NewEncoder(w)
 		enc.SetIndent("", "  ")
-		_ = enc.Encode(d.status()) // the reader has gone away
+		_ = enc.Encode(s) // the reader has gone away
 	})
+	mux.HandleFunc("GET /admin/nodes", d.admin(d.fleet.serve))
 	mux.HandleFunc("POST /admin/reload", d.admin(func(w http.ResponseWriter, r *http.Request) {
+		if d.reload == nil {
+			writeText(w, http.StatusNotFound, "the modules come from no file, so there is nothing to reload; restart the daemon")
+			return
+		}
 		what, err := d.reload.reload(r.Context())
 		if err != nil {
 			writeText(w, http.StatusUnprocessableEntity, "refused, the modules in force stay", err.Error())
@@ -101,7 +111,7 @@ func (d *daemon) admin(h http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		given, bearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 		switch {
-		case d.cfg.HTTP.AdminToken == "" || d.reload == nil:
+		case d.cfg.HTTP.AdminToken == "":
 			writeText(w, http.StatusForbidden, "admin routes are off: set http.admin_token")
 		case !bearer || subtle.ConstantTimeCompare([]byte(given), []byte(d.cfg.HTTP.AdminToken)) != 1:
 			writeText(w, http.StatusUnauthorized, "wrong token: send Authorization: Bearer and http.admin_token")

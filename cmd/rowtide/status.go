@@ -61,6 +61,9 @@ func (s *status) print(w io.Writer) error {
 	fmt.Fprintf(t, "transactions\t%d, with %d changes of watched tables\n", s.Transactions, s.Changes)
 	fmt.Fprintf(t, "entries\t%d written, %d superseded\n", s.Written, s.Superseded)
 	fmt.Fprintf(t, "modules\t%s\n", strings.Join(s.Modules, ", "))
+	if s.Nodes != nil {
+		fmt.Fprintf(t, "web nodes\t%d report, %d of them degraded\n", *s.Nodes, *s.NodesDegraded)
+	}
 	fmt.Fprintf(t, "up\t%s\n", (time.Duration(s.UpSeconds) * time.Second).String())
 	return t.Flush()
 }
