@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/rowtide/rowtide/aggregator"
+	"github.com/rowtide/rowtide/internal/sidecar"
 	"github.com/rowtide/rowtide/publisher"
 )
 
@@ -28,16 +29,19 @@ type Config struct {
 	// `rowtide run --role` goes before it.
 	//
 	// Defaults to all.
-	Role       string                    `mapstructure:"role"`
-	Election   Election                  `mapstructure:"election"`
-	Source     Source                    `mapstructure:"source"`
-	Redis      Redis                     `mapstructure:"redis"`
-	Kafka      publisher.Config          `mapstructure:"kafka"`
-	Checkpoint Checkpoint                `mapstructure:"checkpoint"`
-	Aggregator aggregator.Config         `mapstructure:"aggregator"`
-	HTTP       HTTP                      `mapstructure:"http"`
-	Log        Log                       `mapstructure:"log"`
-	Modules    []aggregator.ModuleConfig `mapstructure:"modules"`
+	Role       string            `mapstructure:"role"`
+	Election   Election          `mapstructure:"election"`
+	Source     Source            `mapstructure:"source"`
+	Redis      Redis             `mapstructure:"redis"`
+	Kafka      publisher.Config  `mapstructure:"kafka"`
+	Checkpoint Checkpoint        `mapstructure:"checkpoint"`
+	Aggregator aggregator.Config `mapstructure:"aggregator"`
+	HTTP       HTTP              `mapstructure:"http"`
+	Log        Log               `mapstructure:"log"`
+	// Node is for `rowtide node`, which needs no other section than this, Redis and
+	// Kafka.
+	Node    sidecar.Config            `mapstructure:"node"`
+	Modules []aggregator.ModuleConfig `mapstructure:"modules"`
 }
 
 // Redis says where the entries go.
@@ -127,6 +131,7 @@ func (c Config) WithDefaults() Config {
 		c.Checkpoint.Store = CheckpointRedis
 	}
 	c.Aggregator = c.Aggregator.WithDefaults()
+	c.Node = c.Node.WithDefaults()
 	if c.Log.Level == "" {
 		c.Log.Level = "info"
 	}
@@ -144,8 +149,18 @@ func (c Config) WithDefaults() Config {
 func (c Config) Validate() error {
 	return errors.Join(
 		c.Source.Validate(), c.Redis.validate(), c.Kafka.Validate(), c.Checkpoint.validate(),
-		c.Aggregator.Validate(), c.Log.validate(), aggregator.ValidateModules(c.Modules), c.validateRebuilds(), c.validateRole(),
+		c.Aggregator.Validate(), c.Log.validate(), c.Node.Validate(), aggregator.ValidateModules(c.Modules), c.validateRebuilds(), c.validateRole(),
 	)
+}
+
+// validateNode is Validate for the sections that `rowtide node` uses. Modules are
+// optional: the daemon tells of them.
+func (c Config) validateNode() error {
+	err := errors.Join(c.Redis.validate(), c.Kafka.Validate(), c.Log.validate(), c.Node.Validate())
+	if len(c.Modules) > 0 {
+		err = errors.Join(err, aggregator.ValidateModules(c.Modules))
+	}
+	return err
 }
 
 func (r Redis) validate() error {

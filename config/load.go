@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"iter"
 	"os"
 	"reflect"
@@ -17,10 +18,28 @@ const envPrefix = "ROWTIDE"
 // _: ROWTIDE_SOURCE_PASSWORD. Lists are comma-separated there; modules come from
 // the file only. Every error is an [*Error] that holds all faults.
 func Load(path string) (Config, error) {
+	return load(path, func(c *Config) error {
+		return readSecret(&c.Source.Password, c.Source.PasswordFile, "source.password_file")
+	}, Config.Validate)
+}
+
+// LoadNode is [Load] for `rowtide node`, which takes the same file, or one with no
+// more than what it uses.
+func LoadNode(path string) (Config, error) {
+	return load(path, func(c *Config) error {
+		err := readSecret(&c.Node.Password, c.Node.PasswordFile, "node.password_file")
+		if err == nil && c.Node.PasswordFile != "" && c.Node.Password == "" {
+			err = fmt.Errorf("node.password_file %s: the file is empty; write the password into it", c.Node.PasswordFile)
+		}
+		return err
+	}, Config.validateNode)
+}
+
+func load(path string, secrets func(*Config) error, validate func(Config) error) (Config, error) {
 	var c Config
 	d := readDocument(path, reflect.TypeOf(c))
 	v := d.decode(&c)
-	d.addAll(readSecret(&c.Source.Password, c.Source.PasswordFile, "source.password_file"))
+	d.addAll(secrets(&c))
 	d.addAll(readSecret(&c.Redis.Password, c.Redis.PasswordFile, "redis.password_file"))
 	d.addAll(readSecret(&c.Kafka.SASL.Password, c.Kafka.SASL.PasswordFile, "kafka.sasl.password_file"))
 	if !v.IsSet("http.listen") {
@@ -28,7 +47,7 @@ func Load(path string) (Config, error) {
 	}
 	c = c.WithDefaults()
 	if !d.broken {
-		d.addAll(c.Validate())
+		d.addAll(validate(c))
 	}
 	if err := d.err(); err != nil {
 		return Config{}, err

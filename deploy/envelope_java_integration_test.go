@@ -64,6 +64,9 @@ func TestEnvelopeDoc_JavaFollowsARealBroker(t *testing.T) {
 	if m == nil {
 		t.Fatal("docs/envelope.md has no consumer in Java")
 	}
+	if n := strings.Count(m[1], "\n"); n > 30 {
+		t.Errorf("the consumer has %d lines, want at most 30", n)
+	}
 	source := filepath.Join(t.TempDir(), "Follow.java")
 	if err := os.WriteFile(source, []byte(m[1]), 0o600); err != nil {
 		t.Fatal(err)

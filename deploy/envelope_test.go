@@ -5,6 +5,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/rowtide/rowtide/internal/testenv"
 )
 
 // checkVectors runs the reader of docs/envelope.md over testdata/wire.
@@ -67,10 +69,7 @@ print(n)
 `
 
 func TestEnvelopeDoc_PythonReadsTheGoldenVectors(t *testing.T) {
-	python, err := exec.LookPath("python3")
-	if err != nil {
-		t.Skip("python3 is not installed")
-	}
+	python := testenv.Python(t)
 	m := regexp.MustCompile("(?s)```python\n(.*?)```").FindAllStringSubmatch(read(t, "docs/envelope.md"), -1)
 	if len(m) != 2 {
 		t.Fatalf("docs/envelope.md has %d parts in Python, want the reader and the consumer", len(m))

@@ -1,6 +1,7 @@
 package deploy_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,11 +14,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/alicebob/miniredis/v2"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/rowtide/rowtide"
 	"github.com/rowtide/rowtide/internal/overwrite"
 	"github.com/rowtide/rowtide/internal/promobserver"
+	"github.com/rowtide/rowtide/internal/sidecar"
+	"github.com/rowtide/rowtide/localsync"
+	"github.com/rowtide/rowtide/localsync/localprom"
 	"github.com/rowtide/rowtide/stockapi"
 )
 
@@ -48,6 +54,11 @@ func registered(t *testing.T) map[string]metric {
 	c := promobserver.NewChanges(reg, p)
 	c.Claimed(0, true)
 	c.Behind(0, 0)
+	promobserver.NewNode(reg, sidecar.New(sidecar.Config{}, nil, nil, "", nil))
+	promobserver.NewFleet(reg, func() ([]localsync.NodeReport, error) {
+		return []localsync.NodeReport{{Stats: localsync.Stats{Modules: []localsync.ModuleStats{{Name: "event"}}}}}, nil
+	})
+	webNode(t, reg)
 	s := promobserver.NewStock(reg)
 	s.Operation("hold", "ok", time.Second)
 	s.Relayed(stockapi.Cell{}, 1, 0, time.Second)
@@ -70,6 +81,30 @@ func registered(t *testing.T) map[string]metric {
 	return out
 }
 
+// webNode opens a cache with the metrics of localprom, one module and one change.
+func webNode(t *testing.T, reg prometheus.Registerer) {
+	t.Helper()
+	mr := miniredis.RunT(t)
+	rdb := redis.NewClient(&redis.Options{Addr: mr.Addr()})
+	obs := localprom.New(reg)
+	cache, err := localsync.Open(t.Context(), localsync.Options{Redis: rdb, Bus: silentBus{}, Observer: obs, ReportEvery: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cache.Close(context.WithoutCancel(t.Context())); rdb.Close() })
+	if _, err := localsync.NewModule(cache, localsync.ModuleConfig[int]{Name: "event"}, localsync.Bytes(), nil); err != nil {
+		t.Fatal(err)
+	}
+	obs.Loaded("event", 1, time.Second, nil)
+	obs.Applied(rowtide.Invalidation{}, &rowtide.Batch{CommittedAt: time.Now()})
+}
+
+type silentBus struct{}
+
+func (silentBus) Open(context.Context) (int32, error)             { return 1, nil }
+func (silentBus) Run(ctx context.Context, _ localsync.Sink) error { <-ctx.Done(); return nil }
+func (silentBus) Close() error                                    { return nil }
+
 // TestRegistered_HasEveryNameOfTheSource fails when promobserver grows metrics
 // that the function above does not bring to light.
 func TestRegistered_HasEveryNameOfTheSource(t *testing.T) {
@@ -78,6 +113,7 @@ func TestRegistered_HasEveryNameOfTheSource(t *testing.T) {
 	if err != nil || len(files) == 0 {
 		t.Fatalf("files=%v err=%v", files, err)
 	}
+	files = append(files, filepath.Join(root, "localsync/localprom/localprom.go"))
 	for _, f := range files {
 		if strings.HasSuffix(f, "_test.go") {
 			continue

@@ -2,9 +2,10 @@
 # Installs what `rowtide demo` and the tests need besides Go.
 #
 #   scripts/setup.sh demo   a MySQL or MariaDB server and a Redis server
-#   scripts/setup.sh test   the above, MariaDB in any case, Java, Maven, a C
-#                           compiler for go test -race, and in the cache folder
-#                           MySQL 9.x, Redis 8.x, Valkey 9.x and Apache Kafka 4.x
+#   scripts/setup.sh test   the above, MariaDB in any case, Java, Maven, Python
+#                           with its Redis client, a C compiler for go test
+#                           -race, and in the cache folder MySQL 9.x, Redis 8.x,
+#                           Valkey 9.x and Apache Kafka 4.x
 #
 # A second run finds everything in place, is quiet and downloads nothing.
 #
@@ -375,6 +376,8 @@ test)
 	have redis-cli || want redis-tools
 	{ java_is_17 && have javac; } || want "$(jdk_package)"
 	have mvn || want maven
+	# Debian's own Python, which its packages are for: PATH may have another first.
+	/usr/bin/python3 -c 'import redis' 2>/dev/null || want python3 python3-redis
 	# The race detector needs a C compiler.
 	have gcc || have clang || want gcc libc6-dev
 	;;

@@ -49,7 +49,7 @@ func (a *announcer) announce(ctx context.Context, modules []*aggregator.Module) 
 		mc.Name, mc.Version, mc.Epoch = c.Name, c.Version, a.epoch()
 		mc.Settings = rowtide.ModuleSettings{
 			TTL: c.TTL, Refresh: c.Refresh, EmptyTTL: c.Empty.TTL, EmptyRefresh: c.Empty.Refresh,
-			OnError: c.OnError, MaxStale: c.MaxStale, Push: c.Push,
+			OnError: c.OnError, MaxStale: c.MaxStale, Push: c.Push, Codec: c.Codec,
 		}
 		all = append(all, mc)
 	}

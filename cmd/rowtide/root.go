@@ -58,7 +58,7 @@ func newRoot() *cobra.Command {
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
-	root.AddCommand(newRun(), newCheck(), newSchema(), newDLQ(reread), newVerify(), newBackfill(), newGet(), newStatus(), newStock(), newDemo(), newVersion())
+	root.AddCommand(newRun(), newCheck(), newSchema(), newDLQ(reread), newVerify(), newBackfill(), newGet(), newStatus(), newStock(), newNode(), newDemo(), newVersion())
 	return root
 }
 

@@ -73,29 +73,32 @@ func TestSite(t *testing.T) {
 	put("event", "3", `{"id":3,"title":"Secret","venue_id":5,"visible_at":`+at10+`,"sellable_at":`+at10+`}`)
 	put("event", "4", "")
 	put("venue", "5", `{"id":5,"name":"Globe","city":"London"}`)
+	put("stock_view", "1:A:0", `{"event":"1","sku":"A","cell":0,"avail":7,"held":1,"sold":2,"seq":3}`)
+	put("stock_view", "1:B:0", `{"avail":0}`)
+	put("front", "", `[4,3,2,1,9]`) // as another node has loaded it; 9 cannot be read
 	tests := []struct {
 		path string
 		code int
 		want string
+		not  string
 	}{
-		{"/events/1", 200, `"venue":{"id":5,"name":"Globe","city":"London"},"sellable":true`},
-		{"/events/2", 200, `"sellable":false`}, // its venue cannot be loaded: the page is there without it
-		{"/events/3", 404, "no such event"},    // not visible before ten
-		{"/events/4", 404, "no such event"},
-		{"/events/9", 503, "try again"}, // neither Redis nor the database knows
-		{"/events/x", 400, "number"},
-		{"/events?ids=1,2,3,4", 200, `[{"id":1,`},
-		{"/events?ids=1,9", 200, `"failed":1`},
-		{"/events?ids=", 400, "want /events"},
-		{"/events?ids=" + strings.Repeat("1,", 300) + "1", 400, "at most"},
-		{"/stats", 200, `"Name":"event"`},
-		{"/readyz", 204, ""},
+		{"/events/1", 200, "<p>Globe, London</p>\n<p>On sale</p>\n<ul><li>A: 7 left</li><li>B: sold out</li></ul>", ""},
+		{"/events/2", 200, "On sale from 21 November 2026, 10:00 UTC", "<li>"}, // neither venue nor stock: the page is there without them
+		{"/events/3", 404, "no such event", ""},                                // not visible before ten
+		{"/events/4", 404, "no such event", ""},
+		{"/events/9", 503, "try again", ""}, // neither Redis nor the database knows
+		{"/events/x", 400, "number", ""},
+		{"/", 200, `<li><a href="/events/2">Soon</a></li><li><a href="/events/1">Hamlet</a></li>`, "Secret"},
+		{"/localsync/", 200, "<html", ""},
+		{"/readyz", 204, "", ""},
+		{"/nosuch", 404, "", ""},
 	}
 	for _, tt := range tests {
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, tt.path, nil))
-		if w.Code != tt.code || !strings.Contains(w.Body.String(), tt.want) {
-			t.Errorf("%s: %d %s; want %d with %s", tt.path, w.Code, w.Body, tt.code, tt.want)
+		body := w.Body.String()
+		if w.Code != tt.code || !strings.Contains(body, tt.want) || tt.not != "" && strings.Contains(body, tt.not) {
+			t.Errorf("%s: %d %s; want %d with %s", tt.path, w.Code, body, tt.code, tt.want)
 		}
 	}
 }

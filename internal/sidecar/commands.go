@@ -1,0 +1,216 @@
+package sidecar
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/rowtide/rowtide"
+	"github.com/rowtide/rowtide/localsync"
+)
+
+// command is one that is served, with what COMMAND tells of it.
+type command struct {
+	run func(c *session, args [][]byte)
+	// arity counts the name too; a negative one is a minimum.
+	arity int
+	// open commands are served before AUTH.
+	open bool
+	// first, last and step say where keys stand; all zero for none.
+	first, last, step int
+	group, summary    string
+	since             string
+}
+
+func (cmd *command) takes(n int) bool {
+	return n == cmd.arity || cmd.arity < 0 && n >= -cmd.arity
+}
+
+func commandTable() map[string]*command {
+	return map[string]*command{
+		"get":     {run: get, arity: 2, first: 1, last: 1, step: 1, group: "string", since: "1.0.0", summary: "Returns the value of a key."},
+		"mget":    {run: mget, arity: -2, first: 1, last: -1, step: 1, group: "string", since: "1.0.0", summary: "Returns the values of keys."},
+		"exists":  {run: exists, arity: -2, first: 1, last: -1, step: 1, group: "generic", since: "1.0.0", summary: "Counts the keys that have a value."},
+		"ttl":     {run: ttl, arity: 2, first: 1, last: 1, step: 1, group: "generic", since: "1.0.0", summary: "Returns how many seconds a value has left."},
+		"pttl":    {run: pttl, arity: 2, first: 1, last: 1, step: 1, group: "generic", since: "2.6.0", summary: "Returns how many milliseconds a value has left."},
+		"strlen":  {run: strlen, arity: 2, first: 1, last: 1, step: 1, group: "string", since: "2.2.0", summary: "Returns the length of a value."},
+		"ping":    {run: ping, arity: -1, group: "connection", since: "1.0.0", summary: "Returns PONG, or its argument."},
+		"echo":    {run: echo, arity: 2, group: "connection", since: "1.0.0", summary: "Returns its argument."},
+		"select":  {run: selectDB, arity: 2, group: "connection", since: "1.0.0", summary: "Takes 0 only."},
+		"auth":    {run: auth, arity: -2, open: true, group: "connection", since: "1.0.0", summary: "Gives the password."},
+		"hello":   {run: hello, arity: -1, open: true, group: "connection", since: "6.0.0", summary: "Chooses RESP2 or RESP3."},
+		"client":  {run: client, arity: -2, group: "connection", since: "2.4.0", summary: "ID, GETNAME, SETNAME, SETINFO, INFO, LIST."},
+		"reset":   {run: reset, arity: 1, open: true, group: "connection", since: "6.2.0", summary: "Makes the connection as new."},
+		"quit":    {run: quit, arity: -1, open: true, group: "connection", since: "1.0.0", summary: "Ends the connection."},
+		"info":    {run: info, arity: -1, group: "server", since: "1.0.0", summary: "Returns counters for people and monitors."},
+		"command": {run: commandInfo, arity: -1, group: "server", since: "2.8.13", summary: "Tells which commands there are."},
+	}
+}
+
+const (
+	// maxKey is beyond any key that a column of an index can make.
+	maxKey = 8 << 10
+	// readAtOnce and maxReply bound what one MGET holds in memory.
+	readAtOnce = 100
+	maxReply   = 64 << 20
+)
+
+// lookup reads one key; absent is true when it is known to have no value.
+func (c *session) lookup(key []byte) (value []byte, at rowtide.Key, absent bool, err error) {
+	if len(key) > maxKey {
+		return nil, at, false, fmt.Errorf("a key of %d bytes is too long: at most %d", len(key), maxKey)
+	}
+	mod, id, err := c.s.modules.find(key)
+	if err != nil {
+		return nil, at, false, err
+	}
+	value, err = mod.values.Get(c.s.life, id)
+	if errors.Is(err, localsync.ErrNotFound) {
+		c.s.counts.misses.Add(1)
+		return nil, at, true, nil
+	}
+	if err != nil {
+		return nil, at, false, err
+	}
+	c.s.counts.hits.Add(1)
+	return value, mod.values.Key(id), false, nil
+}
+
+// lookupAll reads keys; an absent one is nil. The first error is that of all.
+func (c *session) lookupAll(keys [][]byte) ([][]byte, error) {
+	out, size := make([][]byte, 0, len(keys)), 0
+	for len(keys) > 0 {
+		n := min(len(keys), readAtOnce)
+		values, err := c.lookupSome(keys[:n])
+		if err != nil {
+			return nil, err
+		}
+		for _, v := range values {
+			size += len(v)
+		}
+		if size > maxReply {
+			return nil, fmt.Errorf("the values have more than %d bytes together: ask for fewer keys at a time", maxReply)
+		}
+		out, keys = append(out, values...), keys[n:]
+	}
+	return out, nil
+}
+
+func (c *session) lookupSome(keys [][]byte) ([][]byte, error) {
+	ids, mods := make([]string, len(keys)), make([]*module, len(keys))
+	byModule := map[*module][]string{}
+	for i, key := range keys {
+		if len(key) > maxKey {
+			return nil, fmt.Errorf("a key of %d bytes is too long: at most %d", len(key), maxKey)
+		}
+		mod, id, err := c.s.modules.find(key)
+		if err != nil {
+			return nil, err
+		}
+		ids[i], mods[i] = id, mod
+		byModule[mod] = append(byModule[mod], id)
+	}
+	found := make(map[*module]map[string][]byte, len(byModule))
+	for mod, ids := range byModule {
+		values, err := mod.values.GetMany(c.s.life, ids)
+		if err != nil {
+			return nil, err
+		}
+		found[mod] = values
+	}
+	out := make([][]byte, len(keys))
+	hits := 0
+	for i, mod := range mods {
+		if v, ok := found[mod][ids[i]]; ok {
+			hits++
+			if out[i] = v; v == nil {
+				out[i] = []byte{} // a value without bytes is there all the same
+			}
+		}
+	}
+	c.s.counts.hits.Add(int64(hits))
+	c.s.counts.misses.Add(int64(len(keys) - hits))
+	return out, nil
+}
+
+func get(c *session, args [][]byte) {
+	switch value, _, absent, err := c.lookup(args[1]); {
+	case err != nil:
+		c.failErr(err)
+	case absent:
+		c.null()
+	default:
+		c.bulk(value)
+	}
+}
+
+func mget(c *session, args [][]byte) {
+	values, err := c.lookupAll(args[1:])
+	if err != nil {
+		c.failErr(err)
+		return
+	}
+	c.array(len(values))
+	for _, v := range values {
+		if v == nil {
+			c.null()
+		} else {
+			c.bulk(v)
+		}
+	}
+}
+
+func exists(c *session, args [][]byte) {
+	values, err := c.lookupAll(args[1:])
+	if err != nil {
+		c.failErr(err)
+		return
+	}
+	var n int64
+	for _, v := range values {
+		if v != nil {
+			n++
+		}
+	}
+	c.integer(n)
+}
+
+func strlen(c *session, args [][]byte) {
+	value, _, _, err := c.lookup(args[1])
+	if err != nil {
+		c.failErr(err)
+		return
+	}
+	c.integer(int64(len(value)))
+}
+
+func ttl(c *session, args [][]byte) { c.left(args[1], time.Second) }
+
+func pttl(c *session, args [][]byte) { c.left(args[1], time.Millisecond) }
+
+// Redis's replies for a key that is not there, and one that does not expire.
+const (
+	ttlAbsent = -2
+	ttlNone   = -1
+)
+
+// left answers how long a value has until its hard age; a value that this node
+// does not keep has none here.
+func (c *session) left(key []byte, unit time.Duration) {
+	_, at, absent, err := c.lookup(key)
+	switch {
+	case err != nil:
+		c.failErr(err)
+		return
+	case absent:
+		c.integer(ttlAbsent)
+		return
+	}
+	e, ok := c.s.cache.Peek(at)
+	if !ok || e.TTL == 0 {
+		c.integer(ttlNone)
+		return
+	}
+	left := max(time.Until(e.BuiltAt.Add(e.TTL)), 0)
+	c.integer(int64((left + unit/2) / unit)) // rounded as Redis does
+}

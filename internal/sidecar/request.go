@@ -1,0 +1,155 @@
+package sidecar
+
+import (
+	"bufio"
+	"errors"
+	"io"
+
+	"github.com/tidwall/redcon"
+)
+
+const (
+	// maxBulk and maxArray are Redis's own limits of the protocol.
+	maxBulk  = 512 << 20
+	maxArray = 1 << 20
+	// lineBuffer holds what is read ahead, and bounds an inline command and the
+	// line before an argument.
+	lineBuffer = 4 << 10
+)
+
+// protocolError ends a connection; its text is Redis's.
+type protocolError string
+
+func (e protocolError) Error() string { return "Protocol error: " + string(e) }
+
+// requests reads one connection's commands. A well-formed command that is larger
+// than the limits is read to its end and marked, so that the connection lives on.
+type requests struct {
+	r        *bufio.Reader
+	maxArgs  int
+	maxBytes int
+
+	// Of the present request; both are used again for the next.
+	args  [][]byte
+	bytes []byte
+	ends  []int
+	large bool // arguments are missing
+}
+
+func newRequests(r io.Reader, maxArgs, maxBytes int) *requests {
+	return &requests{r: bufio.NewReaderSize(r, lineBuffer), maxArgs: maxArgs, maxBytes: maxBytes}
+}
+
+// next reads a command into args, which are valid until the following call. An
+// empty line is a command without arguments.
+func (q *requests) next() error {
+	if cap(q.bytes) > lineBuffer {
+		q.bytes, q.args, q.ends = nil, nil, nil // a rare large one must not stay for ever
+	}
+	q.args, q.bytes, q.ends, q.large = q.args[:0], q.bytes[:0], q.ends[:0], false
+	line, err := q.line("too big inline request")
+	if err != nil {
+		return err
+	}
+	if len(line) == 0 || line[0] != '*' {
+		return q.inline(line)
+	}
+	n, ok := number(line[1:], maxArray)
+	if !ok {
+		return protocolError("invalid multibulk length")
+	}
+	for i := range n {
+		if err := q.argument(i < q.maxArgs); err != nil {
+			return err
+		}
+	}
+	at := 0
+	for _, end := range q.ends {
+		q.args = append(q.args, q.bytes[at:end:end])
+		at = end
+	}
+	return nil
+}
+
+// argument reads one bulk string, and keeps it if it may.
+func (q *requests) argument(keep bool) error {
+	line, err := q.line("too big bulk count string")
+	if err != nil {
+		return err
+	}
+	if len(line) == 0 || line[0] != '$' {
+		got := byte(' ')
+		if len(line) > 0 {
+			got = line[0]
+		}
+		return protocolError("expected '$', got '" + string(rune(got)) + "'")
+	}
+	n, ok := number(line[1:], maxBulk)
+	if !ok {
+		return protocolError("invalid bulk length")
+	}
+	if !keep || len(q.bytes)+n > q.maxBytes {
+		q.large = true
+		if _, err := q.r.Discard(n); err != nil {
+			return err
+		}
+	} else {
+		at := len(q.bytes)
+		q.bytes = append(q.bytes, make([]byte, n)...)
+		if _, err := io.ReadFull(q.r, q.bytes[at:]); err != nil {
+			return err
+		}
+		q.ends = append(q.ends, len(q.bytes))
+	}
+	// As Redis does, the two bytes of the line's end are not looked at.
+	_, err = q.r.Discard(2)
+	return err
+}
+
+// line reads up to a line break, which is cut off. It is valid until the next read.
+func (q *requests) line(tooLong protocolError) ([]byte, error) {
+	line, err := q.r.ReadSlice('\n')
+	if errors.Is(err, bufio.ErrBufferFull) {
+		return nil, tooLong
+	}
+	if err != nil {
+		return nil, err
+	}
+	line = line[:len(line)-1]
+	if n := len(line); n > 0 && line[n-1] == '\r' {
+		line = line[:n-1]
+	}
+	return line, nil
+}
+
+// inline splits a command that a person typed.
+func (q *requests) inline(line []byte) error {
+	// The library splits at blanks and knows quotes; it wants its line break back.
+	// A first $ would be another protocol to it.
+	if len(line) > 0 && line[0] == '$' {
+		return protocolError("unexpected '$'")
+	}
+	_, args, _, _, err := redcon.ReadNextCommand(append(append([]byte(nil), line...), '\n'), nil)
+	if err != nil {
+		return protocolError("unbalanced quotes in request")
+	}
+	q.args = append(q.args, args...)
+	return nil
+}
+
+// buffered reports whether the next command, or a part of it, is there already.
+func (q *requests) buffered() bool { return q.r.Buffered() > 0 }
+
+// number reads digits up to most.
+func number(b []byte, most int) (int, bool) {
+	n := 0
+	for _, c := range b {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		if n = n*10 + int(c-'0'); n > most {
+			return 0, false
+		}
+	}
+	return n, len(b) > 0
+}
