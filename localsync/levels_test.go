@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rowtide/rowtide"
 	"github.com/rowtide/rowtide/localsync"
 )
 
@@ -129,6 +130,16 @@ func TestObjects_ObeyEveryJudgementOfTheRow(t *testing.T) {
 			n.clock.ns.Add(int64(30 * time.Hour))
 			n.beat()
 		}, localsync.LevelRedis},
+		{"generation", func(n *node) {
+			n.pass(time.Second)
+			n.bus.control(control(func(c *rowtide.ModuleControl) { c.Generation = 1 }))
+			n.pass(time.Millisecond)
+		}, localsync.LevelLoader},
+		{"ages of the control topic", func(n *node) {
+			n.put(1, 95, "new")
+			n.pass(time.Minute)
+			n.bus.control(control(func(c *rowtide.ModuleControl) { c.Settings.TTL, c.Settings.Refresh = 30*time.Second, 30*time.Second }))
+		}, localsync.LevelRedis},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			n, o := newNode(t), newOrigin()
@@ -136,6 +147,7 @@ func TestObjects_ObeyEveryJudgementOfTheRow(t *testing.T) {
 			n.settle(100)
 			n.commit(1, 90, "old")
 			wantObject(t, m, 1, "old")
+			o.set(1, "new")
 			c.spoil(n)
 			if info := want(t, m, 1, "new"); info.Level != c.want || info.Stale {
 				t.Fatalf("%+v, want %v", info, c.want)
