@@ -69,6 +69,7 @@ var parts = []struct {
 	{"latency", (*bench).latency},
 	{"outage", (*bench).redisOutage},
 	{"roles", (*bench).roles},
+	{"peers", (*bench).peers},
 }
 
 func partNames() []string {
