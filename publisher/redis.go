@@ -34,11 +34,16 @@ const (
 // slots. Change the module's key, or its layout.
 var ErrBraces = errors.New("an id with braces cannot have layout plain in a cluster")
 
+// ErrFenced means that another daemon was elected since: this one's writes are
+// refused for good. Stop; the work is in the other's hands.
+var ErrFenced = errors.New("another daemon was elected and writes to redis from here on")
+
 // Redis overwrites entries.
 type Redis struct {
 	rdb     redis.UniversalClient
 	prefix  string
 	layout  func(module string) Layout
+	fence   fence
 	cluster bool
 	lanes   int
 	scripts *scripts
@@ -57,6 +62,19 @@ func WithLayout(of func(module string) Layout) RedisOption {
 	return func(r *Redis) { r.layout = of }
 }
 
+// fence is under which term a daemon writes, and where the newest one stands.
+type fence struct {
+	key  string
+	term uint64 // 0: no fence
+}
+
+// WithFence makes every write fail with [ErrFenced] once the number under key is
+// above term, which is compared in the step that writes. A term of 0 is no fence. In a
+// cluster there is none either: the key has a slot of its own, and a script sees one.
+func WithFence(key string, term uint64) RedisOption {
+	return func(r *Redis) { r.fence = fence{key, term} }
+}
+
 // NewRedis makes a store on rdb. It does no I/O.
 func NewRedis(rdb redis.UniversalClient, prefix string, log *slog.Logger, obs Observer, opts ...RedisOption) *Redis {
 	r := &Redis{
@@ -67,13 +85,16 @@ func NewRedis(rdb redis.UniversalClient, prefix string, log *slog.Logger, obs Ob
 	for _, o := range opts {
 		o(r)
 	}
+	if r.cluster {
+		r.fence = fence{}
+	}
 	return r
 }
 
 // Overwrite stores every entry that is not older than what is there. It returns
 // nil only when Redis has answered for each. A Redis that is away, full, read
 // only or in a failover is waited for; the script is harmless to repeat. The only
-// other error than ctx's is [ErrBraces], before anything is written.
+// other errors than ctx's are [ErrBraces], before anything is written, and [ErrFenced].
 func (r *Redis) Overwrite(ctx context.Context, entries []rowtide.Entry) error {
 	items, err := r.items(entries)
 	if err != nil {
@@ -164,6 +185,9 @@ func (r *Redis) until(ctx context.Context, items []item) error {
 		if err == nil {
 			through = true
 			return nil
+		}
+		if errors.Is(err, ErrFenced) {
+			return err // no outage: it stays so
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
@@ -87,6 +88,9 @@ func (r *Redis) pipeline(ctx context.Context, items []item, perCall int) error {
 		}
 	}
 	t.report(r.obs)
+	if t.fenced() {
+		return fmt.Errorf("term %d: %w", r.fence.term, ErrFenced)
+	}
 	return nil
 }
 
@@ -131,8 +135,8 @@ func redirected(err error) bool {
 
 func (r *Redis) envelopes(c *call, arena []byte) []byte {
 	items := c.items
-	keys := make([]string, len(items))
-	args := make([]any, 1, 1+2*len(items))
+	keys := make([]string, len(items), len(items)+1)
+	args := make([]any, 1, 2+2*len(items))
 	args[0] = string(overwrite.CDC)
 	for i := range items {
 		keys[i] = items[i].name
@@ -141,13 +145,14 @@ func (r *Redis) envelopes(c *call, arena []byte) []byte {
 		args = append(args, arena[start:len(arena):len(arena)], items[i].TTL.Milliseconds())
 	}
 	c.sha, c.keys, c.args = r.scripts.envelope, keys, args
+	r.fence.guard(c)
 	return arena
 }
 
 func (r *Redis) plain(c *call) {
 	items := c.items
-	keys := make([]string, 0, 2*len(items))
-	args := make([]any, 1, 1+3*len(items))
+	keys := make([]string, 0, 1+2*len(items))
+	args := make([]any, 1, 2+3*len(items))
 	args[0] = string(overwrite.CDC)
 	for i := range items {
 		e := items[i].Entry
@@ -159,6 +164,14 @@ func (r *Redis) plain(c *call) {
 		args = append(args, value, overwrite.PlainVersion(e.Version, e.Flags), e.TTL.Milliseconds())
 	}
 	c.sha, c.keys, c.args = r.scripts.plain, keys, args
+	r.fence.guard(c)
+}
+
+// guard lets the script compare the terms.
+func (f fence) guard(c *call) {
+	if f.term > 0 {
+		c.keys, c.args = append(c.keys, f.key), append(c.args, f.term)
+	}
 }
 
 // tally counts results by module. A pipeline has few modules, and their entries
@@ -167,7 +180,7 @@ type tally []moduleTally
 
 type moduleTally struct {
 	module string
-	counts [overwrite.WrongType]int
+	counts [overwrite.Fenced + 1]int
 }
 
 func (t *tally) of(module string) *moduleTally {
@@ -194,12 +207,16 @@ func (t *tally) read(c *call) error {
 		switch {
 		case overwrite.Result(code) == overwrite.WrongType:
 			return &wrongTypeError{item.Key.Module, item.name}
-		case code < 0 || code > int64(overwrite.WrongType):
+		case code < 0 || code > int64(overwrite.Fenced):
 			return fmt.Errorf("script returned code %d for %s", code, item.name)
 		}
 		t.of(item.Key.Module).counts[code]++
 	}
 	return nil
+}
+
+func (t *tally) fenced() bool {
+	return slices.ContainsFunc(*t, func(m moduleTally) bool { return m.counts[overwrite.Fenced] > 0 })
 }
 
 func (t *tally) report(obs Observer) {

@@ -177,8 +177,9 @@ func TestRedis_WrongTypeIsLoggedOncePerModule(t *testing.T) {
 
 var aclLine = regexp.MustCompile(`(?m)^on >password ~rowtide:\* .*\+evalsha.*$`)
 
-// G1: what docs/operations.md grants is enough to write in both layouts, to save
-// a checkpoint and to notice a failover; and nothing in it could delete.
+// G1: what docs/operations.md grants is enough to write in both layouts and under
+// a fence, to save a checkpoint and to notice a failover; and nothing in it could
+// delete.
 func TestRedis_WorksWithTheDocumentedRights(t *testing.T) {
 	page, err := os.ReadFile("../docs/operations.md")
 	if err != nil {
@@ -211,7 +212,7 @@ func TestRedis_WorksWithTheDocumentedRights(t *testing.T) {
 func checkRights(t *testing.T, rdb redis.UniversalClient) {
 	t.Helper()
 	ctx := testContext(t)
-	r := publisher.NewRedis(rdb, "rowtide", quiet(), publisher.NopObserver{}, withPlain())
+	r := publisher.NewRedis(rdb, "rowtide", quiet(), publisher.NopObserver{}, withPlain(), publisher.WithFence("rowtide:term:{main}", 1))
 	watch := publisher.NewFailover[int](rdb, quiet())
 	gone := entry(2, 2)
 	gone.Flags, gone.Payload = rowtide.FlagEmpty|rowtide.FlagDeleted, nil

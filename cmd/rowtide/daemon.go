@@ -79,7 +79,7 @@ func (d *daemon) open(ctx context.Context) error {
 	if d.bus, err = publisher.NewKafka(d.cfg.Kafka, d.kafka, d.log, d.obs); err != nil {
 		return err
 	}
-	sink := publisher.New(publisher.NewRedis(d.rdb, d.cfg.Redis.Prefix, d.log, d.obs, publisher.WithLayout(d.layout)), d.bus)
+	sink := publisher.New(publisher.NewRedis(d.rdb, d.cfg.Redis.Prefix, d.log, d.obs, publisher.WithLayout(d.layout), d.fence()), d.bus)
 	if err := d.openTopics(); err != nil {
 		return err
 	}

@@ -40,7 +40,8 @@ return mine`)
 
 // lease elects one of the daemons of one name. Two can believe to be elected for
 // a moment, when one of them was paused: versions make what both write agree, and
-// the term keeps the older one from moving the checkpoint.
+// the term keeps the older one from moving the checkpoint and, but for a cluster,
+// from writing entries.
 type lease struct {
 	rdb   redis.UniversalClient
 	keys  []string
@@ -57,6 +58,9 @@ func newLease(rdb redis.UniversalClient, prefix, name string, ttl time.Duration,
 		keys: []string{prefix + ":lease:{" + name + "}", prefix + ":term:{" + name + "}"},
 	}
 }
+
+// termKey is where the term of the newest election stands.
+func (l *lease) termKey() string { return l.keys[1] }
 
 // win blocks until this daemon is elected. A Redis that does not answer is waited
 // for.

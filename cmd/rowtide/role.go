@@ -49,7 +49,7 @@ func (d *daemon) inForce() []*aggregator.Module {
 
 // deposed reports whether a run ended because another daemon has the work now.
 func deposed(err error) bool {
-	return errors.Is(err, errDeposed) || errors.Is(err, binlog.ErrFenced)
+	return errors.Is(err, errDeposed) || errors.Is(err, binlog.ErrFenced) || errors.Is(err, publisher.ErrFenced)
 }
 
 // errNeverElected means that a standby was stopped, as it may be at any time.
@@ -81,6 +81,15 @@ func (d *daemon) term() uint64 {
 		return 0
 	}
 	return d.lease.term
+}
+
+// fence ends the writes of entries when another daemon is elected, before hold
+// notices; nothing without election.
+func (d *daemon) fence() publisher.RedisOption {
+	if d.lease == nil {
+		return publisher.WithFence("", 0)
+	}
+	return publisher.WithFence(d.lease.termKey(), d.lease.term)
 }
 
 // hold keeps the lease until ctx ends.

@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -334,5 +335,41 @@ func TestRoles_PausedLeaderStandsBy(t *testing.T) {
 		if code := p.terminate(t); code != exitClean {
 			t.Errorf("exits %d after SIGTERM:\n%s", code, p.log)
 		}
+	}
+}
+
+// The renewal of a minute's lease would notice the other election in 15 s; the
+// write of the next change notices at once, and writes nothing.
+func TestRoles_DeposedDaemonWritesNothing(t *testing.T) {
+	d := newDivided(t, testenv.StartMariaDB)
+	p := d.ready(d.start("all", "ROWTIDE_ELECTION_ENABLED=true", "ROWTIDE_ELECTION_LEASE=1m"))
+	d.comesThrough(20 * time.Second)
+	ctx, term, lease, row := t.Context(), d.prefix+":term:{main}", d.prefix+":lease:{main}", d.prefix+":actor:1:1"
+	if n, err := d.rdb.Incr(ctx, term).Result(); err != nil || n != 2 {
+		t.Fatalf("elected for term %d, %v; want 2", n, err)
+	}
+	if err := d.rdb.Del(ctx, row).Err(); err != nil { // an eviction
+		t.Fatal(err)
+	}
+	if _, err := d.db.ExecContext(ctx, "UPDATE actor SET first_name = 'old' WHERE actor_id = 1"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "standing by", 10*time.Second, func() (bool, string) { return d.standsBy(p), d.logs() })
+	if got, err := d.rdb.Get(ctx, row).Result(); !errors.Is(err, redis.Nil) {
+		t.Errorf("the deposed one wrote %q, %v", got, err)
+	}
+	if log := p.log.String(); !strings.Contains(log, "standing by again") || !strings.Contains(log, "writes to redis from here on") {
+		t.Errorf("the log does not say why:\n%s", log)
+	}
+	if err := d.rdb.Del(ctx, lease).Err(); err != nil {
+		t.Fatal(err)
+	}
+	d.ready(p)
+	eventually(t, "the change in Redis", 20*time.Second, func() (bool, string) {
+		s, err := d.rdb.Get(ctx, row).Result()
+		return err == nil && strings.Contains(s, "old"), fmt.Sprintf("%q %v\n%s", s, err, d.logs())
+	})
+	if code := p.terminate(t); code != exitClean {
+		t.Errorf("exits %d after SIGTERM:\n%s", code, p.log)
 	}
 }

@@ -37,6 +37,7 @@ const (
 	Tie       Result = 2 // fill: an equal version was there, nothing written
 	Missing   Result = 3 // replay: the key was missing, nothing written
 	WrongType Result = 4 // the key holds a hash, list, …: nothing written
+	Fenced    Result = 5 // another writer was elected since: nothing written
 )
 
 // String is the result's name as a metric label.
@@ -52,6 +53,8 @@ func (r Result) String() string {
 		return "missing"
 	case WrongType:
 		return "wrong_type"
+	case Fenced:
+		return "fenced"
 	}
 	return "unknown"
 }

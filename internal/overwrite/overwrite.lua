@@ -1,6 +1,7 @@
 -- Set-if-newer for many envelopes in one call.
 -- KEYS: the keys. ARGV[1]: mode (cdc, replay, fill). Then for key i:
--- ARGV[2i] the envelope, ARGV[2i+1] its ttl in milliseconds (0: none).
+-- ARGV[2i] the envelope, ARGV[2i+1] its ttl in milliseconds (0: none). A writer that
+-- was elected adds one of each at the end: the key of the term, and its own term.
 -- Returns one code per key, see overwrite.go.
 --
 -- Versions are compared as two 32-bit halves: Lua numbers are doubles and are
@@ -10,8 +11,16 @@ local function half(s, at)
   local a, b, c, d = string.byte(s, at, at + 3)
   return ((a * 256 + b) * 256 + c) * 256 + d
 end
-local mode, out = ARGV[1], {}
-for i = 1, #KEYS do
+local mode, out, n = ARGV[1], {}, #KEYS
+if #ARGV % 2 == 0 then
+  local term = tonumber(redis.call('GET', KEYS[n]) or '0')
+  n = n - 1
+  if term > tonumber(ARGV[#ARGV]) then
+    for i = 1, n do out[i] = 5 end
+    return out
+  end
+end
+for i = 1, n do
   local env, ttl = ARGV[2 * i], ARGV[2 * i + 1]
   local head = redis.pcall('GETRANGE', KEYS[i], 0, 11)
   local code = 1

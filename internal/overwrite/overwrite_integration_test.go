@@ -38,3 +38,5 @@ func onEach(t *testing.T, check func(*testing.T, func(*testing.T) (*redis.Client
 func TestScript_Servers(t *testing.T) { onEach(t, checkScript) }
 
 func TestPlainScript_Servers(t *testing.T) { onEach(t, checkPlainScript) }
+
+func TestFence_Servers(t *testing.T) { onEach(t, checkFence) }

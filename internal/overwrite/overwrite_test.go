@@ -161,7 +161,7 @@ func checkScript(t *testing.T, open func(*testing.T) (*redis.Client, string)) {
 }
 
 func TestResult_LabelsAndCodes(t *testing.T) {
-	for r, want := range map[overwrite.Result]string{0: "stale", 1: "written", 2: "tie", 3: "missing", 4: "wrong_type", 5: "unknown", -1: "unknown"} {
+	for r, want := range map[overwrite.Result]string{0: "stale", 1: "written", 2: "tie", 3: "missing", 4: "wrong_type", 5: "fenced", 6: "unknown", -1: "unknown"} {
 		if got := r.String(); got != want {
 			t.Errorf("%d: %q, want %q", int64(r), got, want)
 		}

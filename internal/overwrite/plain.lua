@@ -1,13 +1,18 @@
 -- Set-if-newer for many bare values in one call, their versions beside them.
 -- KEYS[2i-1]: the value's key, KEYS[2i]: its version's. ARGV[1]: mode (cdc, replay,
 -- fill). Then for pair i: ARGV[3i-1] the value, ARGV[3i] its version (16 hex digits,
--- then two of flags), ARGV[3i+1] the ttl of both in milliseconds (0: none).
+-- then two of flags), ARGV[3i+1] the ttl of both in milliseconds (0: none). A writer
+-- that was elected adds one of each at the end: the key of the term, and its own term.
 -- Returns one code per pair, see overwrite.go.
 --
 -- A version that outlived its value still proves what is old. A value without a
 -- version is somebody else's, or its version was evicted: nothing is proven.
-local mode, out = ARGV[1], {}
-for i = 1, #KEYS / 2 do
+local mode, out, n = ARGV[1], {}, math.floor(#KEYS / 2)
+if #KEYS % 2 == 1 and tonumber(redis.call('GET', KEYS[#KEYS]) or '0') > tonumber(ARGV[#ARGV]) then
+  for i = 1, n do out[i] = 5 end
+  return out
+end
+for i = 1, n do
   local key, beside = KEYS[2 * i - 1], KEYS[2 * i]
   local value, version, ttl = ARGV[3 * i - 1], ARGV[3 * i], ARGV[3 * i + 1]
   local kind, there = redis.call('TYPE', key)['ok'], redis.pcall('GET', beside)

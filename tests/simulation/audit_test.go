@@ -45,9 +45,6 @@ type tally struct {
 	// Of a node that heard nothing at some time since the commit, which it knows
 	// and says only after Options.Silence; not part of the above.
 	hushed, staleHushed int
-	// Copies of what a zombie brought back under an evicted key: known, not closed
-	// yet (docs/adr/0018-simulation.md), and not part of the above.
-	revived int
 }
 
 func (t *tally) copies() int      { return t.redis + t.local }
@@ -145,10 +142,6 @@ func (a *audit) lookRedis(t *tally, e *event, id int, horizon time.Duration) {
 		t.absent++
 		return
 	}
-	if a.w.redis.isRevived(id, seqIn(c.Payload)) && a.old(id, e.seq, seqIn(c.Payload)) {
-		t.revived++
-		return
-	}
 	t.redis++
 	if a.old(id, e.seq, seqIn(c.Payload)) {
 		t.staleRedis++
@@ -174,8 +167,6 @@ func (a *audit) lookLocal(t *tally, e *event, id int, n *node, horizon time.Dura
 	switch {
 	case !ok:
 		t.absent++
-	case stale && a.w.redis.isRevived(id, seqIn(c.Payload)):
-		t.revived++
 	case horizon < localsync.DefaultSilence && n.hushed(e.at, a.w.now()):
 		t.hushed++
 		if stale {
@@ -200,8 +191,6 @@ func (a *audit) read(n *node, id, seq int, info localsync.Info, since time.Durat
 	switch {
 	case info.Stale || info.Degraded:
 		a.reads.marked++
-	case stale && a.w.redis.isRevived(id, seq):
-		a.reads.revived++
 	case n.hushed(since-horizons[0], since):
 		a.reads.hushed++
 		if stale {
@@ -253,7 +242,6 @@ func (t *tally) add(b *tally) {
 	t.absent += b.absent
 	t.hushed += b.hushed
 	t.staleHushed += b.staleHushed
-	t.revived += b.revived
 }
 
 // String is the report.
@@ -262,11 +250,11 @@ func (a *audit) String() string {
 	fmt.Fprintf(&b, "%d commits in %v of virtual time (%.0f/s)\n", a.commits, a.virtual.Round(time.Second), float64(a.commits)/a.virtual.Seconds())
 	for i, h := range horizons {
 		t := &a.at[i]
-		fmt.Fprintf(&b, "  commit+%v: %s; redis %d of %d, nodes %d of %d; marked %d, absent %d; while a node heard nothing %d of %d; a zombie's %d\n", h,
-			verdict(t.staleCopies(), t.copies()), t.staleRedis, t.redis, t.staleLocal, t.local, t.marked, t.absent, t.staleHushed, t.hushed, t.revived)
+		fmt.Fprintf(&b, "  commit+%v: %s; redis %d of %d, nodes %d of %d; marked %d, absent %d; while a node heard nothing %d of %d\n", h,
+			verdict(t.staleCopies(), t.copies()), t.staleRedis, t.redis, t.staleLocal, t.local, t.marked, t.absent, t.staleHushed, t.hushed)
 	}
 	t := &a.reads
-	fmt.Fprintf(&b, "  reads: %s; marked %d; while a node heard nothing %d of %d; a zombie's %d", verdict(t.staleLocal, t.local), t.marked, t.staleHushed, t.hushed, t.revived)
+	fmt.Fprintf(&b, "  reads: %s; marked %d; while a node heard nothing %d of %d", verdict(t.staleLocal, t.local), t.marked, t.staleHushed, t.hushed)
 	for _, s := range a.stale {
 		fmt.Fprintf(&b, "\n%s", s)
 	}

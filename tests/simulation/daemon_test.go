@@ -24,6 +24,7 @@ type daemon struct {
 	agg   *aggregator.Aggregator
 	bus   *publisher.Kafka
 	from  int
+	term  uint64
 }
 
 var (
@@ -70,8 +71,26 @@ func (w *world) runDaemon() {
 // ignore drops an error on purpose: whoever gets it tries again, or dies.
 func ignore(error) {}
 
+// elect raises the term, as cmd's lease does. Whoever was elected before is a zombie
+// from here on, if it is not dead.
+func (d *daemon) elect(ctx context.Context) error {
+	former, err := d.rdb.Get(ctx, termKey).Uint64()
+	if err != nil {
+		return err
+	}
+	d.term = former + 1
+	if err := d.rdb.Set(ctx, termKey, d.term, 0).Err(); err != nil {
+		return err
+	}
+	d.w.deposed.Store(former)
+	return nil
+}
+
 func (d *daemon) open(mods []*aggregator.Module) error {
 	ctx := d.w.life
+	if err := d.elect(ctx); err != nil {
+		return err
+	}
 	d.watch = publisher.NewFailover[int](d.rdb, quiet)
 	if err := d.watch.Check(ctx); err != nil {
 		return err
@@ -85,7 +104,7 @@ func (d *daemon) open(mods []*aggregator.Module) error {
 		d.from = max(at, d.w.remembered) // as from a file, which a failover does not set back
 	}
 	d.bus = publisher.NewKafkaOver(busConfig, producer{t: d.w.topic}, d.w.topic.sequences(), quiet, publisher.NopObserver{})
-	sink := aggregator.Sink(publisher.New(publisher.NewRedis(d.rdb, prefix, quiet, publisher.NopObserver{}), d.bus))
+	sink := aggregator.Sink(publisher.New(publisher.NewRedis(d.rdb, prefix, quiet, publisher.NopObserver{}, publisher.WithFence(termKey, d.term)), d.bus))
 	if d.w.off.order {
 		sink = &hasty{Sink: sink, w: d.w}
 	}
@@ -165,11 +184,12 @@ func (d *daemon) save(ctx context.Context, seq int) error {
 	return nil
 }
 
-// zombie is a second daemon that was thought dead: it wakes up with a flush in its
-// hands and finishes it.
+// zombie is the daemon that was elected before the one at work, and thought dead: it
+// wakes up with a flush in its hands and goes on with it.
 type zombie struct {
 	w     *world
-	redis *publisher.Redis
+	dice  *dice
+	rdb   *redis.Client
 	kafka *publisher.Kafka
 	turn  chan struct{}
 }
@@ -177,14 +197,15 @@ type zombie struct {
 func newZombie(w *world) *zombie {
 	d := w.dice(diceZombie)
 	return &zombie{
-		w: w, turn: make(chan struct{}, 1),
-		redis: publisher.NewRedis(w.redis.client(d, 0, byZombie), prefix, quiet, publisher.NopObserver{}),
+		w: w, dice: d, turn: make(chan struct{}, 1), rdb: w.redis.client(d, 0, byZombie),
 		kafka: publisher.NewKafkaOver(busConfig, producer{t: w.topic}, make([]uint64, w.partitions), quiet, publisher.NopObserver{}),
 	}
 }
 
-// later writes and broadcasts e's changes once more.
+// later writes and broadcasts e's changes under the term of the zombie's election;
+// every other time they were written before it fell asleep.
 func (z *zombie) later(e *event, d time.Duration) {
+	term, wrote := z.w.deposed.Load(), z.dice.chance(0.5)
 	z.w.wg.Go(func() {
 		pass(d)
 		z.turn <- struct{}{}
@@ -194,7 +215,8 @@ func (z *zombie) later(e *event, d time.Duration) {
 			out = append(out, entryOf(e, i))
 			z.w.trace.note(e.ids[i], "zombie", -1, e.seq, e.tx.Version)
 		}
-		if z.redis.Overwrite(z.w.life, out) == nil {
+		r := publisher.NewRedis(z.rdb, prefix, quiet, publisher.NopObserver{}, publisher.WithFence(termKey, term))
+		if wrote || r.Overwrite(z.w.life, out) == nil {
 			ignore(z.kafka.Broadcast(z.w.life, out, e.tx.Version-1, e.tx.CommittedAt))
 		}
 	})

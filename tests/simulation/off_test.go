@@ -12,6 +12,7 @@ import (
 // part around the real code that does its work badly; the real code has no switch.
 type off struct {
 	compare    bool // Redis takes whatever comes, as a plain SET would
+	fence      bool // Redis does not compare terms
 	floors     bool // an invalidation only reaches nodes that hold the key: nothing is remembered of others
 	watermark  bool // loaded values claim the newest position heard of
 	gaps       bool // records are numbered as they arrive, so that none ever misses

@@ -42,7 +42,7 @@ type rates struct {
 	hush       [2]time.Duration
 	hushedLost float64 // of those: what came meanwhile is gone from the log
 
-	zombies  float64 // of commits are written and broadcast once more by a daemon that should be dead
+	zombies  float64 // of commits are written, or only broadcast, once more by a daemon that was deposed
 	zombieBy [2]time.Duration
 
 	killEvery   time.Duration // the daemon

@@ -64,16 +64,31 @@ func TestMemRedis_OverwriteAgreesWithTheScript(t *testing.T) {
 	modes := []overwrite.Mode{overwrite.CDC, overwrite.Replay, overwrite.Fill}
 	versions := []rowtide.Version{1, 2, 1 << 32, 1<<32 + 1, 1 << 53, 1<<53 + 1, 1 << 63, 1<<64 - 1}
 	for range 3000 {
+		fence := d.chance(0.5)
+		if d.chance(0.1) { // another election, or, after a failover, an earlier one
+			b.set(termKey, itoa(1+d.n(12)))
+		}
 		keys, args := []string{}, []any{string(modes[d.n(3)])}
 		for range 1 + d.n(2) {
 			k := keyOf(len(keys)*5 + d.n(5))
 			e := rowtide.Entry{Key: k, Version: versions[d.n(len(versions))], BuiltAt: time.UnixMilli(1), Payload: payloadOf(1, int64(d.n(100)))}
 			keys, args = append(keys, k.Redis(prefix)), append(args, e.AppendEnvelope(nil), int64(d.n(2)*3_600_000))
 		}
+		if fence {
+			keys, args = append(keys, termKey), append(args, uint64(1+d.n(12))) //nolint:gosec // a small number
+		}
 		b.same(script, keys, args...)
 		b.alike(keys...)
 		if d.chance(0.1) { // an eviction; the next Lua call sees a missing key
 			b.drop(keys[0])
+		}
+	}
+}
+
+func (b *both) set(key, value string) {
+	for _, rdb := range []*redis.Client{b.mem, b.lua} {
+		if err := rdb.Set(context.Background(), key, value, 0).Err(); err != nil {
+			b.t.Fatal(err)
 		}
 	}
 }

@@ -23,10 +23,8 @@ type memRedis struct {
 	// channels carries Publish and Subscribe and holds no data.
 	channels *miniredis.Miniredis
 
-	mu   sync.Mutex
-	data map[string]cell
-	// revived are values that the zombie brought back after an eviction, by id.
-	revived map[int]int
+	mu      sync.Mutex
+	data    map[string]cell
 	undo    []undone // of the last second, oldest first
 	down    time.Duration
 	process int // that is primary
@@ -51,7 +49,7 @@ type undone struct {
 
 func newMemRedis(w *world) *memRedis {
 	return &memRedis{
-		w: w, dice: w.dice(diceRedis), data: map[string]cell{}, revived: map[int]int{}, process: 1,
+		w: w, dice: w.dice(diceRedis), data: map[string]cell{}, process: 1,
 		channels: miniredis.NewMiniRedis(),
 	}
 }
@@ -123,6 +121,18 @@ func (r *memRedis) get(key string) (string, bool) {
 		return "", false
 	}
 	return c.value, ok
+}
+
+// fenced is the script's first step: pairs end with the writer's term if keys end
+// with the term's key. Without both they are returned as they are. mu is held.
+func (r *memRedis) fenced(keys, pairs []any) (_, _ []any, fenced bool) {
+	if len(pairs)%2 == 0 {
+		return keys, pairs, false
+	}
+	last := len(keys) - 1
+	newest, _ := r.get(keys[last].(string))
+	stored, _ := strconv.ParseUint(newest, 10, 64)
+	return keys[:last], pairs[:len(pairs)-1], stored > pairs[len(pairs)-1].(uint64) && !r.w.off.fence
 }
 
 // overwrite is the script for one key; mu is held.
@@ -252,16 +262,17 @@ var overwriteHash = redis.NewScript(overwrite.Script).Hash()
 // eval runs the overwrite script; mu is held.
 func (r *memRedis) eval(args []any, by int) []any {
 	n := args[2].(int)
-	keys, mode, pairs := args[3:3+n], overwrite.Mode(args[3+n].(string)), args[4+n:]
-	out := make([]any, n)
+	keys, pairs, fenced := r.fenced(args[3:3+n], args[4+n:])
+	mode := overwrite.Mode(args[3+n].(string))
+	out := make([]any, len(keys))
 	for i, k := range keys {
 		envelope, ttl := string(pairs[2*i].([]byte)), millis(pairs[2*i+1])
 		id, _ := strconv.Atoi(k.(string)[strings.LastIndexByte(k.(string), ':')+1:])
 		v, _ := versionOf(envelope)
-		if _, there := r.get(k.(string)); !there && by == byZombie {
-			r.revived[id] = seqIn(envelope[rowtide.EnvelopeHeader:])
+		code := overwrite.Fenced
+		if !fenced {
+			code = r.overwrite(mode, k.(string), envelope, ttl)
 		}
-		code := r.overwrite(mode, k.(string), envelope, ttl)
 		out[i] = int64(code)
 		r.w.trace.note(id, "redis "+string(mode)+": "+code.String(), by, seqIn(envelope[rowtide.EnvelopeHeader:]), v)
 	}
@@ -291,12 +302,4 @@ func (r *memRedis) entry(id int) (rowtide.Entry, bool) {
 	}
 	e, err := rowtide.DecodeEnvelope(keyOf(id), []byte(v))
 	return e, err == nil
-}
-
-// isRevived reports whether the zombie brought this value back.
-func (r *memRedis) isRevived(id, seq int) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	was, ok := r.revived[id]
-	return ok && was == seq
 }

@@ -72,5 +72,8 @@ func (w wire) call(cmds ...redis.Cmder) error {
 	return first
 }
 
-// saved is the checkpoint's key; it shares the fate of the data.
-const saved = prefix + ":checkpoint"
+// The checkpoint's key and the term's; they share the fate of the data.
+const (
+	saved   = prefix + ":checkpoint"
+	termKey = prefix + ":term:{main}"
+)

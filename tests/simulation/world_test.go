@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -37,7 +38,8 @@ type world struct {
 	audit  *audit
 	trace  *trace
 
-	remembered int // the daemon's newest checkpoint, whatever Redis lost
+	remembered int           // the daemon's newest checkpoint, whatever Redis lost
+	deposed    atomic.Uint64 // the term before that of the daemon at work
 
 	life context.Context
 	wg   sync.WaitGroup
@@ -121,6 +123,8 @@ func (w *world) run(t *testing.T, copies int) *audit {
 	w.trace = newTrace(w)
 	w.db = newDatabase(w)
 	w.redis = newMemRedis(w)
+	w.deposed.Store(1) // there is one from the first moment on
+	w.redis.data[termKey] = cell{value: "1"}
 	w.topic = newTopic(w)
 	w.audit = newAudit(w)
 	w.zombie = newZombie(w)
