@@ -4,6 +4,7 @@ package localsync_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -149,4 +150,20 @@ func TestIntegration_AwayDegradedServesUntilRedisAndKafkaAreStarted(t *testing.T
 	b.send(eventKey(2).Partition(4), rowtide.Invalidation{Key: eventKey(2), Version: 300})
 	h.want(t, 300)
 	want(t, m, 2, "heard")
+}
+
+// MGET says nothing of a list; the second look does.
+func TestIntegration_KeyOfAnotherTypeWithoutALoaderIsAnErrorNotAbsence(t *testing.T) {
+	r := newRig(t)
+	m, err := localsync.NewModule[int64, string](r.cache, localsync.ModuleConfig[int64]{Name: "event"}, text{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.rdb.LPush(t.Context(), eventKey(1).Redis(r.prefix), "x").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Get(t.Context(), 1); !errors.Is(err, localsync.ErrLoad) {
+		t.Fatalf("got %v, want ErrLoad", err)
+	}
+	want(t, m, 2, "")
 }

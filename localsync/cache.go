@@ -127,7 +127,6 @@ func newCache(opt Options, bus Bus, partitions int32) *Cache {
 func (c *Cache) run() {
 	ctx, stop := context.WithCancel(c.life)
 	c.stopBus = stop
-	c.wg.Go(func() { c.clock.run(ctx) })
 	if c.opt.ReportEvery > 0 {
 		c.wg.Go(func() { (&reporter{c: c}).run(ctx) })
 	}
@@ -148,7 +147,8 @@ func (c *Cache) run() {
 func (c *Cache) now() int64 { return c.clock.now() }
 
 // Ready is closed when the node hears the bus: from then on no change is missed
-// without being noticed. It says nothing about the daemon's health (Stats does).
+// without being noticed. It says nothing about the daemon's health (Stats does), and
+// stays open if the cache is closed before.
 func (c *Cache) Ready() <-chan struct{} { return c.ready }
 
 // spawn starts a flight, which Close waits for; false once closed.
@@ -164,8 +164,8 @@ func (c *Cache) spawn(fn func()) bool {
 
 // Close ends the node's part: reads return ErrClosed, delivery stops, loads that
 // are under way may finish until ctx ends and are then cancelled. It returns
-// ctx's error if a load outlived it. Further calls wait for the first and return
-// the same.
+// ctx's error if a load or a connection outlived it. Further calls wait for the
+// first and return the same.
 func (c *Cache) Close(ctx context.Context) error {
 	c.closeOnce.Do(func() { c.closeErr = c.close(ctx) })
 	return c.closeErr
@@ -178,22 +178,37 @@ func (c *Cache) close(ctx context.Context) error {
 
 	// Delivery first: nothing needs to be newer any more.
 	c.stopBus()
-	<-c.busDone
-	err := c.bus.Close()
-
-	idle := make(chan struct{})
-	go func() {
+	err := within(ctx, "the bus", func() error {
+		<-c.busDone
+		return c.bus.Close()
+	})
+	err = errors.Join(err, within(ctx, "loads", func() error {
 		c.wg.Wait()
-		close(idle)
-	}()
-	select {
-	case <-idle:
-	case <-ctx.Done():
-		err = errors.Join(err, fmt.Errorf("close localsync: loads still running: %w", ctx.Err()))
-	}
+		return nil
+	}))
 	c.end()
-	c.leases.wakes.close()
-	return err
+	return errors.Join(err, within(ctx, "the subscription", func() error {
+		c.leases.wakes.close()
+		return nil
+	}))
+}
+
+// within waits for what is left to end, but not beyond ctx. What a client library
+// is still waiting for then ends by its own timeouts.
+func within(ctx context.Context, what string, wait func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- wait() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-done: // it had ended before
+		return err
+	default:
+		return fmt.Errorf("close localsync: %s still running: %w", what, ctx.Err())
+	}
 }
 
 func ping(ctx context.Context, rdb redis.UniversalClient) error {

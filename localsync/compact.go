@@ -2,7 +2,6 @@ package localsync
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 )
 
@@ -56,12 +55,23 @@ func expired(sh *shard, now int64) (hashes []uint64) {
 
 // oldest are the entries written first that take so many bytes together.
 func oldest(sh *shard, size int) []uint64 {
-	// By age, which does not mind that the numbers come round.
-	age := func(hash uint64) uint32 { return sh.writes - sh.rows[hash].body }
-	hashes := slices.SortedFunc(maps.Keys(sh.rows), func(a, b uint64) int { return cmp.Compare(age(b), age(a)) })
-	n := 0
-	for ; n < len(hashes) && size > 0; n++ {
-		size -= int(sh.rows[hashes[n]].size)
+	type entry struct {
+		hash      uint64
+		age, size uint32
 	}
-	return hashes[:n]
+	entries := make([]entry, 0, len(sh.rows))
+	for hash, m := range sh.rows {
+		// By age, which does not mind that the numbers come round.
+		entries = append(entries, entry{hash, sh.writes - m.body, m.size})
+	}
+	slices.SortFunc(entries, func(a, b entry) int { return cmp.Compare(b.age, a.age) })
+	var hashes []uint64
+	for _, e := range entries {
+		if size <= 0 {
+			break
+		}
+		size -= int(e.size)
+		hashes = append(hashes, e.hash)
+	}
+	return hashes
 }

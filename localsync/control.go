@@ -1,6 +1,7 @@
 package localsync
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"sync/atomic"
@@ -21,13 +22,27 @@ type live struct {
 	generation atomic.Uint32
 	since      atomic.Uint64
 	turnedAt   atomic.Int64
+	// left is set while the daemon writes and announces another version's key space.
+	left atomic.Bool
 }
 
 // rules is the policy in force. Name, version, batch and timeout never change.
 func (m *core) rules() *policy { return m.live.policy.Load() }
 
-// follow takes over what the daemon says of the module.
+// silent reports whether nothing is heard of the module's keys in a partition.
+func (m *core) silent(part uint16, now int64) bool {
+	return m.live.left.Load() || m.c.silent(part, now)
+}
+
+// informed is false for what nothing is heard of, see Cache.informed.
+func (m *core) informed(part uint16) bool {
+	return !m.live.left.Load() && m.c.informed(part)
+}
+
+// follow takes over what the daemon says of the module. After an error the settings
+// are those from before.
 func (m *core) follow(mc *rowtide.ModuleControl) error {
+	m.compare(mc.Version)
 	if mc.Generation > m.live.generation.Load() {
 		m.live.since.Store(uint64(mc.Since))
 		m.live.generation.Store(mc.Generation)
@@ -42,6 +57,23 @@ func (m *core) follow(mc *rowtide.ModuleControl) error {
 	}
 	m.live.policy.Store(&p)
 	return nil
+}
+
+// compare takes note of the key space that the daemon writes; zero is not told.
+func (m *core) compare(announced uint16) {
+	left := announced != m.policy.version
+	if announced == 0 || left == m.live.left.Load() {
+		return
+	}
+	if left {
+		m.c.opt.Logger.Warn("the daemon writes another version of the module: this one is degraded, entries past max_stale are checked against redis",
+			"module", m.policy.name, "version", m.policy.version, "daemon", announced, "remedy", "declare the daemon's version")
+	} else {
+		// Nothing was told of it meanwhile.
+		raise(&m.live.turnedAt, m.c.now())
+		m.c.opt.Logger.Info("the daemon writes this version of the module again", "module", m.policy.name, "version", announced)
+	}
+	m.live.left.Store(left)
 }
 
 // current reports whether a value of this version that came by push is of the
@@ -81,7 +113,8 @@ func override[T comparable](field *T, value T) {
 }
 
 // control applies one record of the control topic; an empty value takes the
-// daemon's settings back. What cannot be used is told and changes nothing.
+// daemon's settings back. Settings that cannot be used are told and change nothing; the
+// generation and the version count all the same.
 func (c *Cache) control(key string, value []byte) {
 	if len(value) == 0 {
 		c.mu.Lock()
@@ -91,32 +124,36 @@ func (c *Cache) control(key string, value []byte) {
 		c.controls = next
 		for _, m := range c.named(key) {
 			m.live.policy.Store(&m.policy)
+			m.compare(m.policy.version)
 		}
 		return
 	}
 	mc, err := rowtide.DecodeControl(value)
-	if err == nil {
+	understood := err == nil
+	if understood {
 		err = c.obey(&mc)
 	}
 	if err != nil {
 		c.opt.Logger.Warn("module settings of the daemon are not usable, keeping those in force", "module", key, "error", err)
-		return
 	}
-	c.opt.Observer.Controlled(mc)
+	if understood {
+		c.opt.Observer.Controlled(mc)
+	}
 }
 
 func (c *Cache) obey(mc *rowtide.ModuleControl) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, m := range c.named(mc.Name) {
-		if err := m.follow(mc); err != nil {
-			return err
-		}
-	}
 	next := maps.Clone(c.controls)
 	next[mc.Name] = *mc
 	c.controls = next
-	return nil
+	var errs []error
+	for _, m := range c.named(mc.Name) {
+		if err := m.follow(mc); err != nil {
+			errs = append(errs, fmt.Errorf("version %d: %w", m.policy.version, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // named are the declared versions of a module.

@@ -1,8 +1,11 @@
 package localsync_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -291,5 +294,91 @@ func TestGeneration_PushedValueFromBeforeIsNotSwappedIn(t *testing.T) {
 				t.Errorf("swapped in: %t, want %t", ok, tt.swapped)
 			}
 		})
+	}
+}
+
+// One declared version's own settings do not fit the daemon's; the other's do, and a
+// generation is no setting.
+func TestControl_UnusableSettingsHoldUpNothingElse(t *testing.T) {
+	n, o := newNode(t), newOrigin()
+	m := n.events(o)
+	n.events(o, func(c *localsync.ModuleConfig[int64]) { c.Version, c.Refresh = 2, 10*time.Second })
+	n.settle(100)
+	n.commit(1, 90, "v")
+	want(t, m, 1, "v")
+	unusable := control(func(c *rowtide.ModuleControl) { // a TTL below version 1's Refresh
+		c.Settings, c.Generation = rowtide.ModuleSettings{TTL: 20 * time.Second}, 5
+	})
+	for range 20 { // the order of the versions is a map's
+		unusable.Generation++
+		n.bus.control(unusable)
+		n.wantNoPeek(1)
+		for _, s := range n.cache.Stats().Modules {
+			if s.Generation != unusable.Generation {
+				t.Fatalf("version %d has generation %d, want %d", s.Version, s.Generation, unusable.Generation)
+			}
+		}
+	}
+	n.events(o, func(c *localsync.ModuleConfig[int64]) { c.Version = 3 })
+	for _, s := range n.cache.Stats().Modules {
+		if s.Generation != unusable.Generation {
+			t.Errorf("version %d has generation %d, want %d: it is declared later", s.Version, s.Generation, unusable.Generation)
+		}
+	}
+}
+
+func TestControl_AnotherVersionOfTheDaemonIsAsSilence(t *testing.T) {
+	var said bytes.Buffer
+	n, o := newNode(t, func(opt *localsync.Options) { opt.Logger = slog.New(slog.NewTextHandler(&said, nil)) }), newOrigin()
+	m := n.events(o)
+	n.settle(100)
+	n.commit(1, 90, "v")
+	want(t, m, 1, "v")
+	announce := func(version uint16) {
+		n.bus.control(control(func(c *rowtide.ModuleControl) { c.Version = version }))
+	}
+	announce(1)
+	if info := want(t, m, 1, "v"); info.Degraded {
+		t.Fatalf("%+v, want all well", info)
+	}
+	announce(2)
+	announce(2)
+	if info := want(t, m, 1, "v"); !info.Degraded || info.Level != localsync.LevelLocal {
+		t.Errorf("%+v, want degraded and local", info)
+	}
+	n.put(1, 95, "w") // a change in the key space that was left; nobody tells
+	n.pass(localsync.DefaultMaxStale + time.Second)
+	if info := want(t, m, 1, "w"); !info.Degraded || info.Level != localsync.LevelRedis {
+		t.Errorf("%+v, want it checked past max_stale", info)
+	}
+	o.set(2, "loaded")
+	if info := want(t, m, 2, "loaded"); !info.Degraded {
+		t.Errorf("%+v, want degraded", info)
+	}
+	if e, ok := n.inRedis(2); ok {
+		t.Errorf("redis was given %q by a node that hears nothing of it", e.Payload)
+	}
+	if got := strings.Count(said.String(), "another version"); got != 1 {
+		t.Errorf("%d lines, want 1:\n%s", got, &said)
+	}
+	n.put(1, 100, "x")
+	announce(1)
+	n.pass(time.Millisecond)
+	if info := want(t, m, 1, "x"); info.Degraded {
+		t.Errorf("%+v, want it checked once, and all well", info)
+	}
+	if info := want(t, m, 1, "x"); info.Degraded || info.Level != localsync.LevelLocal {
+		t.Errorf("%+v, want all well", info)
+	}
+}
+
+func TestControl_VersionIsComparedWithModulesDeclaredLater(t *testing.T) {
+	n, o := newNode(t), newOrigin()
+	n.bus.control(control(func(c *rowtide.ModuleControl) { c.Version = 2 }))
+	m := n.events(o)
+	n.settle(100)
+	n.put(1, 90, "v")
+	if info := want(t, m, 1, "v"); !info.Degraded {
+		t.Errorf("%+v, want degraded: the daemon writes version 2", info)
 	}
 }

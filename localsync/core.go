@@ -89,11 +89,11 @@ func (m *core) lookAt(name []byte, hash uint64, want rowtide.Version, r *result)
 
 // appraise says what may be done with the value of a row, and what it is worth.
 func (m *core) appraise(row *meta, want rowtide.Version, r *result) (v verdict) {
-	now := m.c.clock.tick()
+	now := m.c.now()
 	v, r.stale = m.judge(row, now, want)
 	r.version, r.verified = row.version, row.verified
 	r.empty, r.placeholder = row.has(metaEmpty), row.has(metaDegraded)
-	r.degraded = r.placeholder || m.c.silent(row.part, now)
+	r.degraded = r.placeholder || m.silent(row.part, now)
 	return v
 }
 
@@ -118,7 +118,7 @@ func (m *core) judge(row *meta, now int64, want rowtide.Version) (v verdict, sta
 	// What was verified at the very instant of the loss is suspect too.
 	suspect := max(p.suspectBefore.Load(), m.live.turnedAt.Load())
 	doubt := row.has(metaInvalid) || row.verified <= suspect ||
-		m.c.silent(row.part, now) && now-row.verified > int64(rules.maxStale)
+		m.silent(row.part, now) && now-row.verified > int64(rules.maxStale)
 	switch {
 	case row.version < want:
 		return recheck, true
@@ -177,6 +177,8 @@ func (m *core) fetch(ctx context.Context, jobs []job) []result {
 				again = append(again, at)
 				continue
 			}
+			// Those that were joined may have begun for readers who want less.
+			r.stale = r.stale || r.err == nil && r.version < want
 			out[at] = r
 		}
 		todo = again

@@ -87,13 +87,13 @@
 // # Goroutines
 //
 // One per partition applies the bus (ended by Close); it takes shard locks and
-// waits for nothing else. One moves the clock by which resident entries are judged,
-// every 10 ms. One counts the topic's partitions. One per group of missing keys reads Redis and the
-// loader, on its own deadline; Close waits for it. From the first wait for another
-// node's load on, one hears of their ends (Redis's own subscription, ended by
-// Close). Lock order: a module's table of flights alone; the table of waits alone;
-// a store's shard (its turn, its lock), then bigcache. None is held around I/O or while calling a
-// loader; hooks of the Observer run without locks.
+// waits for nothing else. One counts the topic's partitions. One per group of
+// missing keys reads Redis and the loader, on its own deadline; Close waits for it.
+// From the first wait for another node's load on, one hears of their ends (Redis's
+// own subscription, ended by Close). Lock order: a module's table of flights alone;
+// the table of waits alone; a store's shard (its turn, its lock), then bigcache.
+// None is held around I/O or while calling a loader; hooks of the Observer run
+// without locks.
 //
 // # Testing
 //

@@ -62,7 +62,7 @@ func (m *core) claim(ctx context.Context, jobs []job, idx []int, want rowtide.Ve
 	m.mu.Lock()
 	for i, at := range idx {
 		j := &jobs[at]
-		if f, ok := m.flights[j.name]; ok && !j.force {
+		if f, ok := m.flights[j.name]; ok && (f.force || !j.force) {
 			fs[i] = f
 			continue
 		}
@@ -172,11 +172,11 @@ func (m *core) settle(a *attempt, f *flight, level Level, e rowtide.Entry) bool 
 	}
 	refusal := m.c.store.keep(&candidate{
 		slot: f.slot, entry: e, began: a.began, soft: w.Refresh, hard: w.TTL, loaded: level == LevelLoader,
-		turnedAt: m.live.turnedAt.Load(),
+		turnedAt: m.live.turnedAt.Load(), mends: f.force,
 	}, m.c.now())
 	r := result{
 		payload: e.Payload, version: e.Version, verified: a.began, level: level, empty: e.Empty(),
-		stale: overtaken || e.Version == 0, degraded: m.c.silent(f.part, m.c.now()),
+		stale: overtaken || e.Version == 0, degraded: m.silent(f.part, m.c.now()),
 	}
 	switch refusal {
 	case RefusedFloor, RefusedOlder, RefusedForgotten:

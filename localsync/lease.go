@@ -105,9 +105,9 @@ func (m *core) lease(ctx context.Context, a *attempt, fs []*flight) (mine, moved
 // shares reports whether a load of f now could spare other nodes theirs.
 func (m *core) shares(a *attempt, f *flight) bool {
 	switch {
-	case m.load == nil, m.policy.leaseWait < 0, f.alone, f.unread:
-		return false
-	case a.watermark == 0, a.watermark < f.need(), !m.c.informed(f.part):
+	case m.load == nil, m.policy.leaseWait < 0, f.alone, f.unread, f.force:
+		return false // f.force: Redis was not read
+	case a.watermark == 0, a.watermark < f.need(), !m.informed(f.part):
 		return false // Redis will not be given it
 	}
 	return true

@@ -32,14 +32,17 @@ var errNameTooLong = errors.New("key is longer than 65535 bytes")
 // key that is missing from the map is absent, and remembered as such; what could
 // not be found out must be an error instead. A key that was not asked for is
 // counted (ModuleStats.Unasked), told once and thrown away: nothing is known of
-// when its value was true, and a loader that swaps keys is told of by it. It gets its own deadline, may be
-// called from several goroutines at once, and a panic in it is an error of the
-// read. A nil loader makes a module that knows only what the daemon wrote: a key
+// when its value was true, and a loader that swaps keys is told of by it. The
+// loader gets its own deadline, may be called from several goroutines at once, and
+// a panic in it is an error of the read. A nil loader makes a module that knows only what the daemon wrote: a key
 // that Redis lacks is ErrNotFound.
 func NewModule[K comparable, V any](
 	c *Cache, cfg ModuleConfig[K], codec Codec[V], loader func(context.Context, []K) (map[K]V, error),
 ) (*Module[K, V], error) {
 	p, err := cfg.policy()
+	if codec == nil {
+		err = errors.Join(err, errors.New("set a codec, such as JSON of the value's type"))
+	}
 	spell, keyErr := newSpeller(cfg.Key)
 	if err := errors.Join(err, keyErr); err != nil {
 		return nil, fmt.Errorf("declare module %q: %w", cfg.Name, err)

@@ -35,6 +35,7 @@ func TestNewModule_RefusesBadPolicies(t *testing.T) {
 		{"on error", localsync.ModuleConfig[int64]{Name: "a", OnError: 9}, "OnError"},
 		{"batch", localsync.ModuleConfig[int64]{Name: "a", Batch: -1}, "Batch"},
 		{"timeout", localsync.ModuleConfig[int64]{Name: "a", LoadTimeout: -1}, "LoadTimeout"},
+		{"objects", localsync.ModuleConfig[int64]{Name: "a", Objects: 1 << 40}, "Objects"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -47,6 +48,10 @@ func TestNewModule_RefusesBadPolicies(t *testing.T) {
 	_, err := localsync.NewModule[pair, string](n.cache, localsync.ModuleConfig[pair]{Name: "p"}, localsync.JSON[string](), nil)
 	if err == nil || !strings.Contains(err.Error(), "set Key") {
 		t.Fatalf("struct key: %v, want it to ask for Key", err)
+	}
+	_, err = localsync.NewModule[int64, string](n.cache, localsync.ModuleConfig[int64]{Name: "c"}, nil, load)
+	if err == nil || !strings.Contains(err.Error(), "set a codec") {
+		t.Fatalf("no codec: %v, want it to ask for one", err)
 	}
 	for i, want := range []string{"", "declared already"} {
 		_, err := localsync.NewModule(n.cache, localsync.ModuleConfig[int64]{Name: "twice"}, localsync.JSON[string](), load)

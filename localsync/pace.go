@@ -4,24 +4,29 @@ package localsync
 // records of the meantime come first: until they are through, the stream is as good
 // as silent, and hearing the first of them is no reason to trust what is kept.
 type pace struct {
-	usual   int64 // from sending to here, of the last record that was of now
+	usual   int64 // from sending to here, at best, of records that were of now
 	behind  bool
 	lagging int64 // since when
+	began   int64 // the lag then
 }
 
 // current reports whether a record that was sent at sent, by the daemon's clock, is
 // less than limit behind. A clock is only compared with what it said before; one that
-// was set, or another daemon's, is believed after limit.
+// was set, or another daemon's, is believed once its lag has stood still for limit:
+// that of a backlog falls, that of a stream which is too slow grows.
 func (p *pace) current(now, sent, limit int64) bool {
 	lag := now - sent
-	if lag-p.usual > limit {
-		if !p.behind {
-			p.behind, p.lagging = true, now
-		}
-		if now-p.lagging < limit {
-			return false
-		}
+	if lag-p.usual <= limit {
+		p.behind, p.usual = false, min(p.usual, lag)
+		return true
 	}
-	p.behind, p.usual = false, lag
-	return true
+	still, over := limit/30, p.behind && now-p.lagging >= limit
+	switch {
+	case !p.behind, lag < p.began-still, over && lag > p.began+still:
+		p.behind, p.lagging, p.began = true, now, lag
+	case over:
+		p.behind, p.usual = false, lag
+		return true
+	}
+	return false
 }

@@ -55,9 +55,10 @@ type ModuleConfig[K comparable] struct {
 	// Defaults to 1.
 	Version uint16
 	// Previous is the version that a bump left behind: while the daemon fills the
-	// new key space, a key that Redis does not have in it is read from the old one.
-	// Such a value is served and not kept, since changes are announced for one of
-	// the two only. Take it out once the new key space is filled.
+	// new key space, a key that Redis does not have in it is read from the old one if
+	// the loader fails or there is none. Such a value is Stale, since the row may have
+	// changed or gone, and not kept, since changes are announced for one of the two
+	// only. Take it out once the new key space is filled.
 	//
 	// Zero reads Version only.
 	Previous uint16
@@ -158,10 +159,13 @@ func (c ModuleConfig[K]) policy() (policy, error) {
 	return p, p.validate()
 }
 
+// maxObjects keeps a slip of the pen from being an allocation of gigabytes.
+const maxObjects = 1 << 24
+
 func (p *policy) validate() error {
 	var errs []error
-	if p.objects < 0 {
-		errs = append(errs, fmt.Errorf("a number of %d Objects is negative", p.objects))
+	if p.objects < 0 || p.objects > maxObjects {
+		errs = append(errs, fmt.Errorf("a number of %d Objects is not within 0 and %d", p.objects, maxObjects))
 	}
 	if p.name == "" || strings.ContainsAny(p.name, ": \t\r\n") {
 		errs = append(errs, fmt.Errorf("name %q must be set, without colons and blanks", p.name))

@@ -151,18 +151,36 @@ func TestR2_LateLoadNeverReplacesANewerOne(t *testing.T) {
 	n, o := newNode(t), newOrigin()
 	m := n.events(o)
 	n.settle(100)
-	n.put(1, 90, "\x00") // does not decode: every reader asks the source
-	o.set(1, "old")
+	n.put(1, 90, "\x00") // does not decode: readers ask the source, whatever the refresh does
+	o.fail(errors.New("database is away"))
+	if _, err := m.Get(t.Context(), 1); err == nil {
+		t.Fatal("read what does not decode")
+	}
+	n.pass(2 * time.Minute)
+	redisAsked, redisAnswers := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	n.onCommand(func(cmd string, _ []string) {
+		if cmd == "MGET" {
+			once.Do(func() { close(redisAsked) })
+			<-redisAnswers
+		}
+	})
+	if _, err := m.Get(t.Context(), 1); err == nil { // starts the refresh
+		t.Fatal("read what does not decode")
+	}
+	await(t, "the refresh to read redis", redisAsked)
 	reached, release := pause(o)
-	late := ask(t.Context(), m, 1)
-	await(t, "the load", reached)
+	o.fail(nil)
+	o.set(1, "old")
+	close(redisAnswers)
+	await(t, "the refresh to load", reached)
 	n.settle(500)
 	o.set(1, "new")
 	want(t, m, 1, "new")
 	n.wantPeek(1, 500, "new")
 	n.mr.SetError("LOADING")
 	close(release)
-	reply(t, late)
+	n.idle(t)
 	n.wantPeek(1, 500, "new")
 }
 

@@ -44,7 +44,7 @@ func (m *core) readRedis(ctx context.Context, a *attempt, fs []*flight) (rest, a
 			names = append(names, m.c.redisName(&slot{name: localName(m.before(f))}))
 		}
 	}
-	values, err := m.c.remote.get(ctx, names)
+	values, err := m.c.remote.get(ctx, names, m.load == nil)
 	if err != nil {
 		m.stats.redisErrors.Add(1)
 		for _, f := range asked {
@@ -78,9 +78,10 @@ func (m *core) before(f *flight) rowtide.Key {
 	return k
 }
 
-// takeBefore serves what the old key space holds. It is not kept: changes of the
-// key are announced for one of the two key spaces only, and a node cannot tell
-// for which.
+// takeBefore serves what the old key space holds, where there is no loader; else it
+// is what is left if the load fails. Since the bump the row may have changed or gone.
+// It is not kept: changes of the key are announced for one of the two key spaces
+// only, and a node cannot tell for which.
 func (m *core) takeBefore(a *attempt, f *flight, value []byte) bool {
 	if value == nil || f.refresh {
 		return false
@@ -90,10 +91,14 @@ func (m *core) takeBefore(a *attempt, f *flight, value []byte) bool {
 	if err != nil || e.Key.Version != k.Version || e.Version < f.need() {
 		return false
 	}
-	m.land(f, result{
+	f.behind = &result{
 		payload: e.Payload, version: e.Version, verified: a.began, level: LevelRedis, empty: e.Empty(),
-		degraded: m.c.silent(f.part, m.c.now()),
-	})
+		stale: true, degraded: m.silent(f.part, m.c.now()),
+	}
+	if m.load != nil {
+		return false
+	}
+	m.land(f, *f.behind)
 	return true
 }
 
@@ -197,6 +202,9 @@ func (m *core) loadBatch(ctx context.Context, a *attempt, fs []*flight) (again [
 	answers, err := bounded(ctx, m.c.wg.Go, func(ctx context.Context) ([]loaded, error) {
 		return m.load(ctx, keys)
 	})
+	if err == nil && len(answers) != len(fs) {
+		err = fmt.Errorf("%d answers for %d keys", len(answers), len(fs))
+	}
 	m.stats.loads.Add(1)
 	m.c.opt.Observer.Loaded(m.policy.name, len(keys), time.Duration(m.c.now()-began), err)
 	if err != nil {
@@ -220,7 +228,7 @@ func (m *core) loadBatch(ctx context.Context, a *attempt, fs []*flight) (again [
 			} else {
 				again = append(again, f)
 			}
-		case a.watermark >= max(floor, f.need()) && !m.c.informed(f.part):
+		case a.watermark >= max(floor, f.need()) && !m.informed(f.part):
 			if !m.settle(a, f, LevelLoader, e) {
 				again = append(again, f)
 			}
@@ -259,7 +267,7 @@ func (m *core) unproven(a *attempt, f *flight, e rowtide.Entry) {
 	}
 	m.land(f, result{
 		payload: e.Payload, version: e.Version, verified: a.began, level: LevelLoader,
-		empty: e.Empty(), stale: true, degraded: m.c.silent(f.part, m.c.now()),
+		empty: e.Empty(), stale: true, degraded: m.silent(f.part, m.c.now()),
 	})
 }
 
@@ -302,7 +310,7 @@ func (f *flight) unknown() error {
 	switch {
 	case f.unread:
 		return errors.New("redis did not answer")
-	case f.seen != nil && f.behind == nil:
+	case f.force, f.seen != nil && f.behind == nil:
 		return errors.New("the value in redis is damaged, foreign or of a newer format")
 	}
 	return nil
@@ -314,7 +322,10 @@ func (m *core) fail(a *attempt, f *flight, cause error) {
 	if cause != nil && m.load != nil {
 		m.stats.loadErrors.Add(1)
 	}
-	last, v := m.look(f.name, f.hash, 0)
+	last, v := m.look(f.name, f.hash, f.want)
+	if f.force {
+		v = absent // it does not decode
+	}
 	m.c.store.hush(f.hash, m.c.now(), f.refresh)
 	switch {
 	case m.rules().onError == Optional && cause != nil:

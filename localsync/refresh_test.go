@@ -1,6 +1,7 @@
 package localsync_test
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -123,6 +124,29 @@ func TestAtLeast_PassesOverOlderValues(t *testing.T) {
 	}
 }
 
+func TestAtLeast_LastValueThatIsOlderIsMarked(t *testing.T) {
+	away := errors.New("database is away")
+	for name, module := range map[string]func(*node) *events{
+		"no loader":        (*node).loaderless,
+		"the loader fails": func(n *node) *events { o := newOrigin(); o.fail(away); return n.events(o) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t)
+			m := module(n)
+			n.settle(100)
+			n.put(1, 90, "last")
+			want(t, m, 1, "last")
+			n.evict(1)
+			if info := wantIn(localsync.AtLeast(t.Context(), 200), t, m, 1, "last"); !info.Stale || info.Version != 90 {
+				t.Fatalf("%+v, want 90, marked", info)
+			}
+			if info := want(t, m, 1, "last"); info.Stale {
+				t.Fatalf("%+v, want others not affected", info)
+			}
+		})
+	}
+}
+
 // R8: Redis behind what the node knows.
 func TestR8_RedisBehindIsReadOnceMoreThenPassedOver(t *testing.T) {
 	n, o := newNode(t), newOrigin()
@@ -161,4 +185,30 @@ func TestRedisAway_LoaderServesAndRedisIsLeftAloneForAMoment(t *testing.T) {
 	}
 	want(t, m, 1, "a")
 	n.wantPeek(1, 100, "a")
+}
+
+// A load that overran its own deadline in Redis says nothing about Redis.
+func TestRedisAway_DeadlineOfOneReadDoesNotCutOffTheOthers(t *testing.T) {
+	n, o := newNode(t), newOrigin()
+	hasty, err := localsync.NewModule(n.cache, localsync.ModuleConfig[int64]{Name: "hasty", LoadTimeout: 20 * time.Millisecond},
+		localsync.Codec[string](text{}), o.load)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := n.events(o)
+	n.settle(100)
+	n.put(1, 90, "v")
+	release := make(chan struct{})
+	defer close(release)
+	n.onCommand(func(cmd string, args []string) {
+		if cmd == "MGET" && strings.Contains(args[0], "hasty") {
+			<-release
+		}
+	})
+	if _, err := hasty.Get(t.Context(), 1); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("got %v, want its deadline", err)
+	}
+	if info := want(t, m, 1, "v"); info.Level != localsync.LevelRedis {
+		t.Fatalf("%+v, want redis", info)
+	}
 }

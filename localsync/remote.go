@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -31,16 +30,44 @@ type remote struct {
 // awayFor is the pause after a failure.
 const awayFor = 100 * time.Millisecond
 
-var errAway = errors.New("redis failed a moment ago")
+var (
+	errAway = errors.New("redis failed a moment ago")
+	errGone = errors.New("the call ended its goroutine")
+)
 
-// get reads all names at once. A missing key, and one that holds no string, is
-// nil.
-func (r *remote) get(ctx context.Context, names []string) ([][]byte, error) {
+// noString stands for a key of another type: as unusable as an empty string.
+var noString = []byte{}
+
+// get reads all names at once. A missing key is nil, and so may be one of another
+// type, which MGET does not tell apart; sure asks once more for those.
+func (r *remote) get(ctx context.Context, names []string, sure bool) ([][]byte, error) {
 	return guard(ctx, r, func(ctx context.Context) ([][]byte, error) {
-		if _, ok := r.rdb.(*redis.Client); ok {
-			return r.mget(ctx, names)
+		if _, ok := r.rdb.(*redis.Client); !ok {
+			return r.getEach(ctx, names)
 		}
-		return r.getEach(ctx, names)
+		values, err := r.mget(ctx, names)
+		if err != nil || !sure {
+			return values, err
+		}
+		var lacking []string
+		for i, v := range values {
+			if v == nil {
+				lacking = append(lacking, names[i])
+			}
+		}
+		if len(lacking) == 0 {
+			return values, nil
+		}
+		again, err := r.getEach(ctx, lacking)
+		if err != nil {
+			return nil, err
+		}
+		for i, v := range values {
+			if v == nil {
+				values[i], again = again[0], again[1:]
+			}
+		}
+		return values, nil
 	})
 }
 
@@ -72,9 +99,11 @@ func (r *remote) getEach(ctx context.Context, names []string) ([][]byte, error) 
 	for i, cmd := range cmds {
 		b, err := cmd.Bytes()
 		switch {
-		case err == nil:
+		case err == nil && len(b) > 0:
 			out[i] = b
-		case errors.Is(err, redis.Nil), strings.HasPrefix(err.Error(), "WRONGTYPE"):
+		case err == nil, redis.HasErrorPrefix(err, "WRONGTYPE"):
+			out[i] = noString
+		case errors.Is(err, redis.Nil):
 		default:
 			return nil, fmt.Errorf("read %d keys: %w", len(names), err)
 		}
@@ -171,23 +200,30 @@ func (r *remote) publish(ctx context.Context, prefix string, news map[string][]b
 // guard bounds a call in time even if the client does not look at its context
 // (go-redis does only with ContextTimeoutEnabled), and keeps off a Redis that
 // has just failed.
-func guard[T any](ctx context.Context, r *remote, call func(context.Context) (T, error)) (T, error) {
+func guard[T any](parent context.Context, r *remote, call func(context.Context) (T, error)) (T, error) {
 	var zero T
 	if r.now() < r.awayUntil.Load() {
 		return zero, errAway
 	}
-	ctx, cancel := context.WithTimeout(ctx, r.timeout)
+	ctx, cancel := context.WithTimeout(parent, r.timeout)
 	defer cancel()
 	v, err := bounded(ctx, r.spawn, call)
-	if err != nil && !errors.Is(err, context.Canceled) {
+	if err != nil && !over(parent) { // else it was the caller's time that was up
 		raise(&r.awayUntil, r.now()+int64(awayFor))
 	}
 	return v, err
 }
 
+// over looks at the clock, too: a socket may meet ctx's deadline before ctx does.
+func over(ctx context.Context) bool {
+	end, ok := ctx.Deadline()
+	return ctx.Err() != nil || ok && !time.Now().Before(end)
+}
+
 // bounded runs call and returns at ctx's end at the latest; a late result is
 // dropped. A panic becomes an error: it would otherwise end the process from a
-// goroutine that no caller can recover in.
+// goroutine that no caller can recover in. So does runtime.Goexit, which t.Fatal
+// calls.
 func bounded[T any](ctx context.Context, spawn func(func()), call func(context.Context) (T, error)) (T, error) {
 	type answer struct {
 		v   T
@@ -195,7 +231,7 @@ func bounded[T any](ctx context.Context, spawn func(func()), call func(context.C
 	}
 	ch := make(chan answer, 1)
 	spawn(func() {
-		var a answer
+		a := answer{err: errGone}
 		defer func() {
 			if p := recover(); p != nil {
 				a.err = fmt.Errorf("panic: %v", p)

@@ -195,6 +195,7 @@ type candidate struct {
 	loaded     bool  // by this node's loader, as against read from Redis or pushed
 	turnedAt   int64 // of the module; what was verified before is to be read again
 	degraded   bool
+	mends      bool // what is resident does not decode
 }
 
 // keep stores c unless something known speaks against it, and says what. The
@@ -221,7 +222,7 @@ func (s *store) keep(c *candidate, now int64) Refusal {
 		if what == keepOld {
 			return RefusedOlder
 		}
-		if what == touchOld || s.same(sh, c, &old, envelope) {
+		if what == touchOld && !c.mends || s.same(sh, c, &old, envelope) {
 			next.touch(&old, what)
 			s.put(sh, c.hash, next)
 			return 0

@@ -23,6 +23,7 @@ type fleet struct {
 	mu    sync.Mutex // held while Redis is read: one look at a time
 	at    time.Time
 	nodes []localsync.NodeReport
+	err   error
 }
 
 const (
@@ -64,14 +65,13 @@ func (f *fleet) look(ctx context.Context) ([]localsync.NodeReport, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if time.Since(f.at) < fleetAge {
-		return f.nodes, nil
+		return f.nodes, f.err
 	}
-	nodes, err := localsync.Nodes(ctx, f.rdb, f.prefix)
-	if err != nil {
-		return nil, err
-	}
-	f.at, f.nodes = time.Now(), nodes
-	return nodes, nil
+	ctx, cancel := context.WithTimeout(ctx, fleetPatience)
+	defer cancel()
+	f.nodes, f.err = localsync.Nodes(ctx, f.rdb, f.prefix)
+	f.at = time.Now() // a failure too answers those who waited for it
+	return f.nodes, f.err
 }
 
 // nodesDocument is what GET /admin/nodes serves.

@@ -136,8 +136,9 @@ type server struct {
 	ln  net.Listener
 }
 
-// listen binds before it returns, so that a taken port is an error of the start.
-func listen(addr string, h http.Handler) (*server, error) {
+// listen binds before it returns, so that a taken port is an error of the start; edit
+// may change the server before it serves.
+func listen(addr string, h http.Handler, edit ...func(*http.Server)) (*server, error) {
 	if addr == "" {
 		return &server{}, nil
 	}
@@ -147,6 +148,9 @@ func listen(addr string, h http.Handler) (*server, error) {
 		return nil, fmt.Errorf("http.listen %s: %w", addr, err)
 	}
 	s := &server{srv: &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}, ln: ln}
+	for _, e := range edit {
+		e(s.srv)
+	}
 	go func() { _ = s.srv.Serve(ln) }() // ends with Close, and has nothing else to say
 	return s, nil
 }
@@ -159,11 +163,16 @@ func (s *server) addr() string {
 }
 
 func (s *server) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	s.drain(ctx)
+}
+
+// drain accepts nothing more and lets requests finish until ctx ends.
+func (s *server) drain(ctx context.Context) {
 	if s.srv == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
 	if err := s.srv.Shutdown(ctx); errors.Is(err, context.DeadlineExceeded) {
 		s.srv.Close() //nolint:errcheck,gosec // a client that reads for ever
 	}

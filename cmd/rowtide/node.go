@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -127,7 +129,7 @@ func (n *node) listen(ctx context.Context) error {
 	var err error
 	n.http, err = listen(addr, n.server.Handler(sidecar.Mounts{
 		Metrics: promhttp.HandlerFor(n.reg, promhttp.HandlerOpts{}), Debug: n.cache.Handler(),
-	}))
+	}), func(s *http.Server) { s.ReadTimeout, s.IdleTimeout = c.IdleTimeout, c.IdleTimeout })
 	if err != nil {
 		return fmt.Errorf("node.http %s: %w", addr, errors.Unwrap(err))
 	}
@@ -179,8 +181,10 @@ func (n *node) run(ctx context.Context) error {
 		<-ctx.Done()
 		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), nodeDrain)
 		defer cancel()
-		n.server.Close(drain)
-		n.http.close()
+		var both sync.WaitGroup
+		both.Go(func() { n.server.Close(drain) })
+		both.Go(func() { n.http.drain(drain) })
+		both.Wait()
 		return nil
 	})
 	return g.Wait()

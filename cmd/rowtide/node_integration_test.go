@@ -123,7 +123,7 @@ func TestNode_ServesGoRedis(t *testing.T) {
 			if got, err := c.MGet(ctx, "show:1", "show:2").Result(); err != nil || len(got) != 2 || got[0] != "v7" || got[1] != nil {
 				t.Errorf("RESP%d %s MGET: %v %v", proto, at[0], got, err)
 			}
-			if d, err := c.TTL(ctx, "show:1").Result(); err != nil || d <= 0 || d > time.Hour {
+			if d, err := c.TTL(ctx, "show:1").Result(); err != nil || d < 21*time.Hour || d > 27*time.Hour { // a day, more or less
 				t.Errorf("RESP%d %s TTL: %v %v", proto, at[0], d, err)
 			}
 			if err := c.Set(ctx, "show:1", "x", 0).Err(); !redis.IsReadOnlyError(err) {
@@ -163,7 +163,7 @@ for r in (redis.Redis(port=int(sys.argv[1])), redis.Redis(unix_socket_path=sys.a
     assert r.get("show:1") == b"v7", r.get("show:1")
     assert r.get("show:2") is None
     assert r.mget(["show:1", "show:2"]) == [b"v7", None]
-    assert r.exists("show:1", "show:2") == 1 and r.strlen("show:1") == 2 and 0 < r.ttl("show:1") <= 3600
+    assert r.exists("show:1", "show:2") == 1 and r.strlen("show:1") == 2 and 75000 < r.ttl("show:1") < 97000
     p = r.pipeline(transaction=False)
     for i in range(100):
         p.echo(str(i))
@@ -262,7 +262,6 @@ func TestNode_AnswersAsRedisDoes(t *testing.T) {
 			{"EXISTS"},
 			{"STRLEN", "show:1"},
 			{"STRLEN", "show:2"},
-			{"TTL", "show:1"},
 			{"TTL", "show:2"},
 			{"PTTL", "show:2"},
 			{"PING"},

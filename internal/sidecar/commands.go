@@ -206,11 +206,10 @@ func (c *session) left(key []byte, unit time.Duration) {
 		c.integer(ttlAbsent)
 		return
 	}
-	e, ok := c.s.cache.Peek(at)
-	if !ok || e.TTL == 0 {
+	left, ok := c.s.cache.Left(at)
+	if !ok {
 		c.integer(ttlNone)
 		return
 	}
-	left := max(time.Until(e.BuiltAt.Add(e.TTL)), 0)
 	c.integer(int64((left + unit/2) / unit)) // rounded as Redis does
 }

@@ -43,8 +43,8 @@ type Config struct {
 	HTTP string `mapstructure:"http"`
 	// Expose allows addresses that are not loopback. They need a password.
 	Expose bool `mapstructure:"expose"`
-	// Password is what AUTH, or HTTP's "Authorization: Bearer", must give; empty
-	// wants none.
+	// Password is what AUTH, or HTTP's "Authorization: Bearer" or Basic, must give;
+	// empty wants none.
 	Password string `mapstructure:"password"`
 	// PasswordFile is read at start when Password is empty.
 	PasswordFile string `mapstructure:"password_file"`

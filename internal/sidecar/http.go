@@ -59,10 +59,14 @@ func (s *Server) guarded(h http.Handler) http.Handler {
 		return h
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		given, bearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-		if !bearer || !s.knows([]byte(given)) {
-			w.Header().Set("WWW-Authenticate", "Bearer")
-			s.refuse(w, http.StatusUnauthorized, "no or a wrong password", "send Authorization: Bearer and node.password")
+		given, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		if _, password, basic := r.BasicAuth(); basic {
+			given, ok = password, true
+		}
+		if !ok || !s.knows([]byte(given)) {
+			// The one that a browser can ask its user for.
+			w.Header().Set("WWW-Authenticate", `Basic realm="rowtide node", charset="UTF-8"`)
+			s.refuse(w, http.StatusUnauthorized, "no or a wrong password", "send Authorization: Bearer and node.password, or Basic with it and any user")
 			return
 		}
 		h.ServeHTTP(w, r)

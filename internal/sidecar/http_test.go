@@ -1,6 +1,7 @@
 package sidecar_test
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -113,9 +114,14 @@ func TestHTTP_WantsThePasswordButForHealth(t *testing.T) {
 	page := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "page") })
 	h := r.server.Handler(sidecar.Mounts{Metrics: page, Debug: page})
 	for _, path := range []string{"/v1/event/1", "/v1/event?key=1", "/metrics", "/localsync/"} {
-		for auth, code := range map[string]int{"": 401, "Bearer no": 401, "secret": 401, "Bearer secret": 200} {
+		for auth, code := range map[string]int{
+			"": 401, "Bearer no": 401, "secret": 401, "Bearer secret": 200,
+			basic("any", "no"): 401, basic("secret", ""): 401, basic("any", "secret"): 200, basic("", "secret"): 200,
+		} {
 			if w := ask(t, h, "GET", path, "", "Authorization", auth); w.Code != code {
 				t.Errorf("%s with %q: %d, want %d", path, auth, w.Code, code)
+			} else if how := w.Header().Get("WWW-Authenticate"); code == 401 && !strings.HasPrefix(how, "Basic ") {
+				t.Errorf("%s asks for %q; a browser sends Basic only", path, how)
 			}
 		}
 	}
@@ -124,6 +130,10 @@ func TestHTTP_WantsThePasswordButForHealth(t *testing.T) {
 			t.Errorf("%s: %d", path, w.Code)
 		}
 	}
+}
+
+func basic(user, password string) string {
+	return "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
 }
 
 func TestConfig_RefusesWhatOthersCouldReach(t *testing.T) {
