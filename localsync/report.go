@@ -119,7 +119,8 @@ func (r *reporter) run(ctx context.Context) {
 	t := time.NewTicker(r.c.opt.ReportEvery)
 	defer t.Stop()
 	for {
-		r.told(ctx, r.report(ctx))
+		// To its end, or what is under way could land after the farewell.
+		r.told(ctx, r.report(context.WithoutCancel(ctx)))
 		select {
 		case <-t.C:
 		case <-ctx.Done():
