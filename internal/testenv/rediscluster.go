@@ -33,6 +33,16 @@ type RedisCluster struct {
 // every replica is in step. Options apply to each node; Dir and Port must be
 // empty.
 func StartRedisCluster(ctx context.Context, masters int, replicas bool, o Options) (*RedisCluster, error) {
+	c, err := startRedisCluster(ctx, masters, replicas, o)
+	if err != nil && strings.Contains(err.Error(), "epoch is already non-zero") {
+		// Nodes of another test's cluster, which is going down, have met one of ours:
+		// it has the port of one of theirs.
+		return startRedisCluster(ctx, masters, replicas, o)
+	}
+	return c, err
+}
+
+func startRedisCluster(ctx context.Context, masters int, replicas bool, o Options) (*RedisCluster, error) {
 	c := &RedisCluster{}
 	n := masters
 	if replicas {
