@@ -141,12 +141,12 @@ func (l listener) Applied(inv rowtide.Invalidation, _ *rowtide.Batch) {
 
 // overKafka writes as the daemon's publisher does.
 func (b *bench) overKafka(brokers string) func(context.Context, int, *arrivals) error {
-	return func(ctx context.Context, nodes int, a *arrivals) error {
+	return func(ctx context.Context, nodes int, a *arrivals) (err error) {
 		p, err := b.publish(ctx, strings.Split(brokers, ","))
 		if err != nil {
 			return err
 		}
-		defer p.close() //nolint:errcheck // what was not sent shows as not heard
+		defer func() { err = errors.Join(err, p.close()) }()
 		for range nodes {
 			node, err := localsync.Open(ctx, localsync.Options{
 				Redis: b.rdb, Brokers: p.cfg.Brokers, Topic: p.cfg.Topic, Prefix: p.prefix, MaxBytes: 4 << 20,

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -81,7 +82,7 @@ func (b *bench) stormOurs(ctx context.Context) (loads, reads int, stale uint64, 
 	if err != nil {
 		return 0, 0, 0, err
 	}
-	defer p.close() //nolint:errcheck // a benchmark's end
+	defer func() { err = errors.Join(err, p.close()) }()
 	var loaded atomic.Int64
 	nodes, modules := make([]*localsync.Cache, stormNodes), make([]*localsync.Module[int, []byte], stormNodes)
 	for i := range nodes {

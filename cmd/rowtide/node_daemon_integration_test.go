@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -45,7 +46,7 @@ func TestNode_ACommitIsSeenThroughIt(t *testing.T) {
 			got, err := c.Get(t.Context(), fmt.Sprint("thing:", id)).Result()
 			code, body := get(t, fmt.Sprintf("http://%s/v1/thing/%d", web, id))
 			if want == "" {
-				return err == redis.Nil && code == http.StatusNotFound, fmt.Sprint(got, err, body) //nolint:errorlint // nothing wraps it
+				return errors.Is(err, redis.Nil) && code == http.StatusNotFound, fmt.Sprint(got, err, body)
 			}
 			return got == want && code == http.StatusOK && body == want, fmt.Sprint(got, err, body)
 		})

@@ -1,6 +1,7 @@
 package testenv
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"strings"
@@ -13,9 +14,11 @@ const debianPython = "/usr/bin/python3"
 // test is skipped, and fails in a strict run.
 func Python(t TB, packages ...string) string {
 	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	defer cancel()
 	code := "import sys, " + strings.Join(append(packages, "os"), ", ")
 	for _, python := range []string{debianPython, "python3"} {
-		if exec.Command(python, "-c", code).Run() == nil { //nolint:noctx // it ends by itself
+		if exec.CommandContext(ctx, python, "-c", code).Run() == nil {
 			return python
 		}
 	}
