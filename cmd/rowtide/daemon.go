@@ -208,8 +208,13 @@ func (d *daemon) run(ctx context.Context) error {
 		defer d.stage().CloseIntake() // the source is the only sender
 		return d.follow(gctx)
 	})
-	g.Go(func() error { return d.stage().Run(drain) })
-	g.Go(func() error { return d.hold(gctx) })
+	draining, drained := context.WithCancel(drain)
+	g.Go(func() error {
+		defer drained()
+		return d.stage().Run(drain)
+	})
+	// Through the drain too: its writes are refused once a standby is elected.
+	g.Go(func() error { return d.hold(draining) })
 	if d.filler != nil {
 		g.Go(func() error { return d.filler.Run(gctx) })
 	}

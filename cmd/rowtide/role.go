@@ -92,7 +92,7 @@ func (d *daemon) fence() publisher.RedisOption {
 	return publisher.WithFence(d.lease.termKey(), d.lease.term)
 }
 
-// hold keeps the lease until ctx ends.
+// hold keeps the lease until ctx ends; nothing without election.
 func (d *daemon) hold(ctx context.Context) error {
 	if d.lease == nil {
 		return nil
