@@ -1,81 +1,54 @@
 package localsync
 
 import (
-	"context"
 	"encoding/binary"
-	"math"
+	"math/bits"
 
-	"github.com/allegro/bigcache/v3"
+	bytesqueue "github.com/allegro/bigcache/v3/queue"
 )
 
-// arena holds the bytes of one shard: a bigcache of a single shard that is only
-// ever filled up. bigcache appends on every Set and what was written before stays
-// where it is until it is the oldest, when it goes whether it is live or not; so
-// neither its growth nor its eviction is let happen. When an arena is full the
-// live entries move to a fresh one (store.compact), and it is garbage as a whole.
+// arena holds the bytes of one shard: bigcache's queue, without bigcache's own index
+// of it, since the side table's rows say where their bytes are. It is only ever
+// filled up. bigcache appends on every Set and what was written before stays where
+// it is until it is the oldest, when it goes whether it is live or not; so neither
+// its growth nor its eviction is let happen. When an arena is full the live entries
+// move to a fresh one (store.compact), and it is garbage as a whole.
 type arena struct {
-	cache      *bigcache.BigCache
+	queue      *bytesqueue.BytesQueue
 	room, used int
 }
 
-const (
-	// entryOverhead is what bigcache adds to an entry at most, our key included.
-	entryOverhead = 5 + 18 + 8
-	// nameLength is the bytes of a name's length, in front of the name.
-	nameLength = 2
-)
+// nameLength is the bytes of a name's length, in front of the name.
+const nameLength = 2
 
-// footprint is the bytes that an entry takes.
-func footprint(blob []byte) int { return entryOverhead + len(blob) }
+// footprint is the bytes that an entry takes at most: the queue puts its length,
+// seven bits to a byte, before it.
+func footprint(blob []byte) int { return len(blob) + bits.Len(uint(len(blob)+4))/7 + 1 }
 
-// newArena has room for size bytes less one per entry, and never takes more.
-func newArena(size, entries int) *arena {
-	n := max(entries, 10) // bigcache's own least
-	cache, err := bigcache.New(context.Background(), bigcache.Config{
-		Shards: 1,
-		// Multiplied they are the first size of the queue, here its last.
-		MaxEntriesInWindow: n,
-		MaxEntrySize:       size / n,
-		LifeWindow:         math.MaxInt64, // ages are ours
-		Hasher:             arenaHasher{},
-	})
-	if err != nil {
-		panic(err) // of settings that are right whatever size and entries are
-	}
-	return &arena{cache: cache, room: cache.Capacity() - 1} // it leaves out the first byte
+// newArena has room for size bytes less one.
+func newArena(size int) *arena {
+	return &arena{queue: bytesqueue.NewBytesQueue(size, size, false), room: size - 1} // it leaves out the first byte
 }
 
 func (a *arena) fits(blob []byte) bool { return a.used+footprint(blob) <= a.room }
 
-// set writes an entry that fits.
-func (a *arena) set(hash uint64, blob []byte) {
+// add writes an entry that fits and returns where it is.
+func (a *arena) add(blob []byte) (at uint32) {
 	a.used += footprint(blob)
-	if err := a.cache.Set(arenaKey(hash), blob); err != nil {
-		panic(err) // it fails only for what is larger than its limit, and has none
+	i, err := a.queue.Push(blob)
+	if err != nil {
+		panic(err) // it fails only for what does not fit
 	}
+	return uint32(i)
 }
 
-// get is a copy of an entry's bytes.
-func (a *arena) get(hash uint64) ([]byte, bool) {
-	blob, err := a.cache.Get(arenaKey(hash))
-	return blob, err == nil
-}
-
-// arenaKey is the hash itself: the name is in the blob, so that live entries can
-// be moved without knowing their names, and is not hashed twice.
-func arenaKey(hash uint64) string {
-	var b [8]byte
-	binary.LittleEndian.PutUint64(b[:], hash)
-	return string(b[:])
-}
-
-type arenaHasher struct{}
-
-func (arenaHasher) Sum64(key string) (hash uint64) {
-	for i := range 8 {
-		hash |= uint64(key[i]) << (8 * i)
+// get is an entry's bytes, not a copy.
+func (a *arena) get(at uint32) []byte {
+	blob, err := a.queue.Get(int(at))
+	if err != nil {
+		panic(err) // of a place that add never gave
 	}
-	return hash
+	return blob
 }
 
 // pack puts the name before the envelope.

@@ -24,14 +24,13 @@ func (s *store) compact(sh *shard, need int, now int64) {
 		s.evictions.Add(uint64(len(old)))
 	}
 	live := sh.live + need
-	next := newArena(min(live+live/4+spareBytes, s.share), len(sh.rows)+1)
-	for hash := range sh.rows {
-		if blob, ok := sh.bytes.get(hash); ok {
-			next.set(hash, blob)
-		}
+	next, rows := newArena(min(live+live/4+spareBytes, s.share)), make(map[uint64]meta, len(sh.rows)+1)
+	for hash, m := range sh.rows {
+		m.at = next.add(sh.bytes.get(m.at))
+		rows[hash] = m
 	}
 	sh.mu.Lock()
-	sh.bytes = next
+	sh.bytes, sh.rows = next, rows
 	sh.mu.Unlock()
 	s.compactions.Add(1)
 }

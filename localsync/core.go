@@ -75,14 +75,14 @@ func (m *core) look(name string, hash uint64, want rowtide.Version) (r result, v
 }
 
 func (m *core) lookAt(name []byte, hash uint64, want rowtide.Version, r *result) (meta, verdict) {
-	envelope, row, ok := m.c.store.read(name, hash)
+	payload, row, ok := m.c.store.read(name, hash, rowtide.EnvelopeHeader)
 	if !ok {
 		return row, absent
 	}
 	v := m.appraise(&row, want, r)
 	r.level = LevelLocal
 	if !r.empty {
-		r.payload = envelope[rowtide.EnvelopeHeader:]
+		r.payload = payload
 	}
 	return row, v
 }

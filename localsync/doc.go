@@ -91,7 +91,7 @@
 // missing keys reads Redis and the loader, on its own deadline; Close waits for it.
 // From the first wait for another node's load on, one hears of their ends (Redis's
 // own subscription, ended by Close). Lock order: a module's table of flights alone;
-// the table of waits alone; a store's shard (its turn, its lock), then bigcache.
+// the table of waits alone; a store's shard (its turn, its lock).
 // None is held around I/O or while calling a loader; hooks of the Observer run
 // without locks.
 //

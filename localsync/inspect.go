@@ -104,7 +104,7 @@ func (m *core) local(at *slot) *inspection {
 	}
 	i.FloorText = i.Floor.String()
 	_, i.Served = c.Peek(at.key)
-	envelope, row, ok := c.store.read([]byte(at.name), at.hash)
+	envelope, row, ok := c.store.read([]byte(at.name), at.hash, 0)
 	if !ok {
 		return i
 	}

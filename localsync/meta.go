@@ -7,10 +7,10 @@ import (
 	"github.com/rowtide/rowtide"
 )
 
-// meta is the side table's row of a resident entry: 40 bytes and no pointers, so
+// meta is the side table's row of a resident entry: 48 bytes and no pointers, so
 // that the garbage collector never walks the table. Ages live here and not in
-// the bytes, because bigcache appends on every Set: a refresh that found nothing
-// new touches 40 bytes instead of writing the value again.
+// the bytes, because bigcache's queue only appends: a refresh that found nothing
+// new touches 48 bytes instead of writing the value again.
 type meta struct {
 	version rowtide.Version
 	// verified is when the read began that last showed the value to be current,
@@ -24,7 +24,8 @@ type meta struct {
 	// body numbers the writes to the shard's arena: a later one is larger, and two
 	// rows of a key with one body are of the same bytes.
 	body  uint32
-	size  uint32 // of the entry in the arena
+	at    uint32 // where the entry is in the arena
+	size  uint32 // of the entry there
 	part  uint16
 	flags metaFlags
 }
@@ -54,7 +55,7 @@ func (m *meta) quietAt() int64 { return m.verified + int64(m.quiet)*int64(time.M
 
 // touch makes m the row of old's bytes.
 func (m *meta) touch(old *meta, what outcome) {
-	m.body, m.size = old.body, old.size
+	m.body, m.at, m.size = old.body, old.at, old.size
 	if what == touchOld {
 		const of = metaFill | metaEmpty
 		m.flags = m.flags&^of | old.flags&of

@@ -21,7 +21,7 @@ type Module[K comparable, V any] struct {
 	objects *objects[K, V]
 }
 
-// maxName is what bigcache's 16-bit name length takes.
+// maxName is what the 16 bits of a name's length take, see pack.
 const maxName = 1<<16 - 1
 
 var errNameTooLong = errors.New("key is longer than 65535 bytes")

@@ -30,7 +30,7 @@ func (c *Cache) peek(k rowtide.Key) (e rowtide.Entry, left time.Duration, ok boo
 		return rowtide.Entry{}, 0, false
 	}
 	name := appendLocalName(nil, k)
-	envelope, row, ok := c.store.read(name, nameHash(name))
+	envelope, row, ok := c.store.read(name, nameHash(name), 0)
 	if !ok || row.has(metaDegraded) {
 		return rowtide.Entry{}, 0, false
 	}

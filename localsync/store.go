@@ -26,8 +26,7 @@ const (
 // one. One lock per shard guards the bytes, the side table and the floors of the
 // same keys together: "is it at or above the floor" and "keep it" are one step.
 //
-// Lock order: a shard's turn, its lock, then bigcache's own. No lock is held around
-// I/O.
+// Lock order: a shard's turn, then its lock. No lock is held around I/O.
 type store struct {
 	shards []shard
 	parts  []partition
@@ -66,7 +65,7 @@ func newStore(opt *Options, parts []partition, now int64) *store {
 		floorAge:   int64(opt.FloorAge),
 	}
 	for i := range s.shards {
-		s.shards[i] = shard{rows: map[uint64]meta{}, bytes: newArena(spareBytes, 0), floors: newFloors()}
+		s.shards[i] = shard{rows: map[uint64]meta{}, bytes: newArena(spareBytes), floors: newFloors()}
 		s.shards[i].floors.turnedAt = now
 	}
 	return s
@@ -107,20 +106,17 @@ type sighting struct {
 	stamp uint64
 }
 
-// read gives a copy of the resident envelope, with its row, however old.
-func (s *store) read(name []byte, hash uint64) (envelope []byte, row meta, ok bool) {
+// read gives a copy of the resident envelope from one of its bytes on, with its row,
+// however old.
+func (s *store) read(name []byte, hash uint64, from int) (envelope []byte, row meta, ok bool) {
 	sh := s.shard(hash)
 	sh.mu.RLock()
-	row, ok = sh.rows[hash]
-	if !ok {
-		sh.mu.RUnlock()
-		return nil, row, false
+	if row, ok = sh.rows[hash]; ok {
+		if envelope, ok = unpack(sh.bytes.get(row.at), name); ok {
+			envelope = append([]byte(nil), envelope[from:]...)
+		}
 	}
-	blob, ok := sh.bytes.get(hash)
 	sh.mu.RUnlock()
-	if ok {
-		envelope, ok = unpack(blob, name)
-	}
 	return envelope, row, ok
 }
 
@@ -222,7 +218,7 @@ func (s *store) keep(c *candidate, now int64) Refusal {
 		if what == keepOld {
 			return RefusedOlder
 		}
-		if what == touchOld && !c.mends || s.same(sh, c, &old, envelope) {
+		if what == touchOld && !c.mends || same(sh, c, &old, envelope) {
 			next.touch(&old, what)
 			s.put(sh, c.hash, next)
 			return 0
@@ -247,7 +243,7 @@ func (s *store) write(sh *shard, hash uint64, m meta, blob []byte, now int64) {
 		s.compact(sh, int(m.size), now)
 		sh.mu.Lock()
 	}
-	sh.bytes.set(hash, blob)
+	m.at = sh.bytes.add(blob)
 	s.put(sh, hash, m)
 }
 
@@ -311,15 +307,11 @@ func yield(old, next *meta, doubt int64) outcome {
 
 // same reports whether the resident payload is c's, in which case its bytes need
 // not be written again.
-func (s *store) same(sh *shard, c *candidate, old *meta, envelope []byte) bool {
+func same(sh *shard, c *candidate, old *meta, envelope []byte) bool {
 	if old.has(metaEmpty) || c.entry.Empty() {
-		return false // 40 bytes: cheaper to write than to read
+		return false // nothing to save
 	}
-	blob, ok := sh.bytes.get(c.hash)
-	if !ok {
-		return false
-	}
-	have, ok := unpack(blob, c.name)
+	have, ok := unpack(sh.bytes.get(old.at), c.name)
 	return ok && bytes.Equal(have[rowtide.EnvelopeHeader:], envelope[rowtide.EnvelopeHeader:])
 }
 
@@ -347,7 +339,7 @@ func (s *store) stats() StoreStats {
 		st.Entries += len(sh.rows)
 		st.Floors += sh.floors.len()
 		st.Live += sh.live
-		st.Bytes += sh.bytes.cache.Capacity()
+		st.Bytes += sh.bytes.queue.Capacity()
 		sh.mu.RUnlock()
 	}
 	return st

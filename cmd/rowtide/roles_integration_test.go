@@ -373,7 +373,7 @@ func TestRoles_TheLeaseIsHeldThroughTheDrain(t *testing.T) {
 	unlocked := make(chan struct{})
 	go func() {
 		defer close(unlocked)
-		time.Sleep(2 * time.Second) // four leases
+		<-time.After(2 * time.Second) // four leases
 		if _, err := lock.ExecContext(ctx, "UNLOCK TABLES"); err != nil {
 			t.Error(err)
 		}
