@@ -90,16 +90,17 @@ func (m *core) lookAt(name []byte, hash uint64, want rowtide.Version, r *result)
 // appraise says what may be done with the value of a row, and what it is worth.
 func (m *core) appraise(row *meta, want rowtide.Version, r *result) (v verdict) {
 	now := m.c.now()
-	v, r.stale = m.judge(row, now, want)
+	silent := m.silent(row.part, now)
+	v, r.stale = m.judge(row, now, want, silent)
 	r.version, r.verified = row.version, row.verified
 	r.empty, r.placeholder = row.has(metaEmpty), row.has(metaDegraded)
-	r.degraded = r.placeholder || m.silent(row.part, now)
+	r.degraded = r.placeholder || silent
 	return v
 }
 
-// judge decides by the row alone. stale is whether the entry, if served, would
-// have to be called so.
-func (m *core) judge(row *meta, now int64, want rowtide.Version) (v verdict, stale bool) {
+// judge decides by the row alone, and whether the bus is silent about it. stale is
+// whether the entry, if served, would have to be called so.
+func (m *core) judge(row *meta, now int64, want rowtide.Version, silent bool) (v verdict, stale bool) {
 	rules := m.rules()
 	soft, hard := rules.caps(row.has(metaEmpty))
 	if now >= min(row.hardAt(), row.verified+hard) {
@@ -118,7 +119,7 @@ func (m *core) judge(row *meta, now int64, want rowtide.Version) (v verdict, sta
 	// What was verified at the very instant of the loss is suspect too.
 	suspect := max(p.suspectBefore.Load(), m.live.turnedAt.Load())
 	doubt := row.has(metaInvalid) || row.verified <= suspect ||
-		m.silent(row.part, now) && now-row.verified > int64(rules.maxStale)
+		silent && now-row.verified > int64(rules.maxStale)
 	switch {
 	case row.version < want:
 		return recheck, true

@@ -192,12 +192,12 @@ func (m *Module[K, V]) near(k K, want rowtide.Version, r *result) (v V, what ver
 		return v, serve
 	}
 	if o := m.objects.get(k); o != nil {
-		see := o.sighting
-		if m.core.c.store.look(&see) {
-			if see.stamp != o.stamp { // touched, or a neighbour was
-				m.objects.put(k, o.value, &see)
-			}
-			r.level = LevelObject
+		r.level = LevelObject
+		if m.core.c.store.stands(&o.sighting) {
+			return o.value, m.core.appraise(&o.row, want, r)
+		}
+		if see := o.sighting; m.core.c.store.look(&see) { // it was touched, or a neighbour
+			m.objects.put(k, o.value, &see)
 			return o.value, m.core.appraise(&see.row, want, r)
 		}
 	}
@@ -212,8 +212,10 @@ func (m *Module[K, V]) near(k K, want rowtide.Version, r *result) (v V, what ver
 	row, what := m.core.lookAt(name, hash, want, r)
 	if what == serve || what == renew {
 		if v = m.decode(r); m.objects != nil && r.err == nil && !r.empty {
-			// The stamp of nothing: the next read looks at the row once more.
-			m.objects.put(k, v, &sighting{row: row, hash: hash})
+			// Once more, for a stamp that is of the bytes which were decoded.
+			if see := (sighting{row: row, hash: hash}); m.core.c.store.look(&see) {
+				m.objects.put(k, v, &see)
+			}
 		}
 	}
 	return v, what

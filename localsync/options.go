@@ -114,11 +114,14 @@ type Options struct {
 	// Defaults to time.Now.
 	Now func() time.Time
 
-	realTime bool // Now was not set
+	realTime bool     // Now was not set
+	given    *Options // before defaults, for the debug page
 }
 
 // WithDefaults is a copy with every zero field that has a default set to it.
 func (o Options) WithDefaults() Options {
+	given := o
+	o.given = &given
 	setDefault(&o.Topic, DefaultTopic)
 	setDefault(&o.Prefix, DefaultPrefix)
 	setDefault(&o.ControlTopic, o.Prefix+".control")

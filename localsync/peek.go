@@ -35,7 +35,7 @@ func (c *Cache) peek(k rowtide.Key) (e rowtide.Entry, left time.Duration, ok boo
 		return rowtide.Entry{}, 0, false
 	}
 	now := c.now()
-	if v, stale := m.judge(&row, now, 0); stale || v != serve && v != renew {
+	if v, stale := m.judge(&row, now, 0, m.silent(row.part, now)); stale || v != serve && v != renew {
 		return rowtide.Entry{}, 0, false
 	}
 	e, err := rowtide.DecodeEnvelope(k, envelope)

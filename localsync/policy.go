@@ -134,6 +134,7 @@ type policy struct {
 	// leaseWait is negative when nodes do not wait for one another.
 	leaseWait time.Duration
 	pinned    bool
+	given     *policy // before defaults, for the debug page
 }
 
 func (c ModuleConfig[K]) policy() (policy, error) {
@@ -141,6 +142,8 @@ func (c ModuleConfig[K]) policy() (policy, error) {
 		name: c.Name, version: c.Version, previous: c.Previous, value: Window{c.TTL, c.Refresh}, empty: c.Empty,
 		onError: c.OnError, maxStale: c.MaxStale, batch: c.Batch, objects: c.Objects, timeout: c.LoadTimeout, leaseWait: c.LeaseWait, pinned: c.Pinned,
 	}
+	given := p
+	p.given = &given
 	setDefault(&p.version, 1)
 	setDefault(&p.value.TTL, DefaultTTL)
 	setDefault(&p.value.Refresh, min(DefaultRefresh, p.value.TTL))

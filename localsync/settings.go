@@ -2,7 +2,9 @@ package localsync
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -26,15 +28,47 @@ type moduleSettings struct {
 	Settings []setting `json:"settings"`
 }
 
-// setting is one setting in force. From is "code", or "daemon" for what came over
-// the control topic; then Code is what the code has. Daemon is what the daemon
-// says and a pinned module does not follow.
+// setting is one setting in force. From is "code", "default" for what the code
+// leaves out, or "daemon" for what came over the control topic; then Code is what
+// the code has. Daemon is what the daemon says and the node does not follow.
 type setting struct {
 	Name   string `json:"name"`
 	Value  string `json:"value"`
 	From   string `json:"from"`
 	Code   string `json:"code,omitempty"`
 	Daemon string `json:"daemon,omitempty"`
+}
+
+// options are those of Open. show is for what text cannot spell.
+var options = []struct {
+	name string
+	get  func(*Options) any
+	show func(*Options) string
+}{
+	{"Redis", func(o *Options) any { return o.Redis }, func(o *Options) string { return redisAddr(o.Redis) }},
+	{"Brokers", func(o *Options) any { return o.Brokers }, nil},
+	{"Kafka", func(o *Options) any { return o.Kafka }, showKafka},
+	{"Bus", func(o *Options) any { return o.Bus }, func(o *Options) string { return typeName(o.Bus) }},
+	{"Topic", func(o *Options) any { return o.Topic }, nil},
+	{"ControlTopic", func(o *Options) any { return o.ControlTopic }, nil},
+	{"Prefix", func(o *Options) any { return o.Prefix }, nil},
+	{"MaxBytes", func(o *Options) any { return o.MaxBytes }, nil},
+	{"MaxFloors", func(o *Options) any { return o.MaxFloors }, nil},
+	{"FloorAge", func(o *Options) any { return o.FloorAge }, nil},
+	{"ReplicaLag", func(o *Options) any { return o.ReplicaLag }, nil},
+	{"Silence", func(o *Options) any { return o.Silence }, nil},
+	{"RedisTimeout", func(o *Options) any { return o.RedisTimeout }, nil},
+	{"Node", func(o *Options) any { return o.Node }, nil},
+	{"ReportEvery", func(o *Options) any { return o.ReportEvery }, nil},
+	{"Away", func(o *Options) any { return o.Away }, func(o *Options) string { return o.Away.name() }},
+	{"Observer", func(o *Options) any { return o.Observer }, func(o *Options) string { return typeName(o.Observer) }},
+	{"Logger", func(o *Options) any { return o.Logger }, func(o *Options) string { return typeName(o.Logger.Handler()) }},
+	{"Now", func(o *Options) any { return o.Now }, func(o *Options) string {
+		if o.realTime {
+			return "time.Now"
+		}
+		return "the program's own"
+	}},
 }
 
 // followed are the settings that the daemon may give.
@@ -58,13 +92,17 @@ var own = []struct {
 }{
 	{"batch", func(p *policy) any { return p.batch }},
 	{"load_timeout", func(p *policy) any { return p.timeout }},
+	{"lease_wait", func(p *policy) any { return p.leaseWait }},
+	{"objects", func(p *policy) any { return p.objects }},
 	{"previous", func(p *policy) any { return p.previous }},
 }
 
 // text spells durations as in the daemon's file: 12h, not 12h0m0s.
 func text(v any) string {
 	s := fmt.Sprint(v)
-	if _, ok := v.(time.Duration); ok && strings.HasSuffix(s, "m0s") {
+	if d, ok := v.(time.Duration); ok && d < 0 {
+		return "never"
+	} else if ok && strings.HasSuffix(s, "m0s") {
 		s = strings.TrimSuffix(s, "0s")
 		if strings.HasSuffix(s, "h0m") {
 			s = strings.TrimSuffix(s, "0m")
@@ -73,26 +111,75 @@ func text(v any) string {
 	return s
 }
 
+func typeName(v any) string {
+	if v == nil {
+		return "none"
+	}
+	return fmt.Sprintf("%T", v)
+}
+
+// showKafka tells of the connection, and no secrets.
+func showKafka(o *Options) string {
+	k := o.Kafka
+	if k == nil {
+		return "none"
+	}
+	sasl := "no login"
+	if k.Net.SASL.Enable {
+		sasl = "login by " + string(k.Net.SASL.Mechanism)
+	}
+	return fmt.Sprintf("client %s, TLS %t, %s", k.ClientID, k.Net.TLS.Enable, sasl)
+}
+
 func (o OnError) name() string {
-	if o == Optional {
+	switch o {
+	case KeepLast:
+		return "keep"
+	case Optional:
 		return "optional"
 	}
-	return "keep"
+	return "" // not set
+}
+
+func (a Away) name() string {
+	switch a {
+	case AwayFail:
+		return "fail"
+	case AwayWait:
+		return "wait"
+	case AwayDegraded:
+		return "degraded"
+	}
+	return "" // not set
+}
+
+// origin is whose a setting is, by what the code gave for it.
+func origin(given any) string {
+	if given == nil || reflect.ValueOf(given).IsZero() {
+		return "default"
+	}
+	return "code"
 }
 
 func (h *handler) config() *pageConfig {
 	o := &h.c.opt
-	code := func(name string, v any) setting { return setting{Name: name, Value: text(v), From: "code"} }
-	p := &pageConfig{Node: o.Node, Payloads: h.payloads, Options: []setting{
-		code("Redis", redisAddr(o.Redis)), code("Brokers", o.Brokers), code("Topic", o.Topic), code("ControlTopic", o.ControlTopic),
-		code("Prefix", o.Prefix), code("MaxBytes", o.MaxBytes), code("MaxFloors", o.MaxFloors), code("FloorAge", o.FloorAge),
-		code("ReplicaLag", o.ReplicaLag), code("Silence", o.Silence), code("RedisTimeout", o.RedisTimeout), code("ReportEvery", o.ReportEvery),
-	}}
+	p := &pageConfig{Node: o.Node, Payloads: h.payloads}
+	for _, f := range options {
+		show := f.show
+		if show == nil {
+			show = func(o *Options) string { return text(f.get(o)) }
+		}
+		p.Options = append(p.Options, setting{Name: f.name, Value: show(o), From: origin(f.get(o.given))})
+	}
 	h.c.mu.Lock()
 	controls := h.c.controls // replaced as a whole, never changed
 	h.c.mu.Unlock()
 	for _, m := range *h.c.modules.Load() {
-		p.Modules = append(p.Modules, m.settings(controls[m.policy.name].Settings))
+		var said *rowtide.ModuleControl
+		if mc, ok := controls[m.policy.name]; ok {
+			said = &mc
+		}
+		p.Modules = append(p.Modules, m.settings(said))
 	}
 	slices.SortFunc(p.Modules, func(a, b moduleSettings) int {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Version, b.Version))
@@ -100,22 +187,44 @@ func (h *handler) config() *pageConfig {
 	return p
 }
 
-func (m *core) settings(said rowtide.ModuleSettings) moduleSettings {
-	rules := m.rules()
+// settings are those in force; said is nil when the daemon has told nothing.
+func (m *core) settings(said *rowtide.ModuleControl) moduleSettings {
+	rules, given := m.rules(), m.policy.given
 	out := moduleSettings{Name: m.policy.name, Version: m.policy.version, Pinned: m.policy.pinned, Loader: m.load != nil}
 	for _, f := range followed {
-		s := setting{Name: f.name, Value: text(f.get(rules)), From: "code"}
-		if v := f.said(&said); v != time.Duration(0) && v != "" {
-			if m.policy.pinned {
-				s.Daemon = text(v)
-			} else {
-				s.From, s.Code = "daemon", text(f.get(&m.policy))
-			}
+		s := setting{Name: f.name, Value: text(f.get(rules)), From: origin(f.get(given))}
+		if said != nil {
+			s.compare(f.said(&said.Settings), f.get(rules), f.get(&m.policy), m.policy.pinned)
 		}
 		out.Settings = append(out.Settings, s)
 	}
 	for _, f := range own {
-		out.Settings = append(out.Settings, setting{Name: f.name, Value: text(f.get(rules)), From: "code"})
+		out.Settings = append(out.Settings, setting{Name: f.name, Value: text(f.get(rules)), From: origin(f.get(given))})
 	}
+	key := setting{Name: "key", Value: "as it is", From: "default"}
+	if _, _, err := m.parse(""); errors.Is(err, errOwnSpelling) {
+		key.Value, key.From = "a function", "code"
+	}
+	version := setting{Name: "version", Value: text(m.policy.version), From: origin(given.version)}
+	push := setting{Name: "push", Value: "not told", From: "default"}
+	if said != nil {
+		push.Value, push.From = text(said.Settings.Push), "daemon"
+		if v := said.Version; v != 0 && v != m.policy.version {
+			version.Daemon = text(v)
+		}
+	}
+	out.Settings = append(out.Settings, key, version, push)
 	return out
+}
+
+// compare says what a daemon's word has to do with the value in force. A zero word
+// is none, and one that could not be used changed nothing.
+func (s *setting) compare(said, inForce, code any, pinned bool) {
+	switch {
+	case origin(said) == "default":
+	case pinned, said != inForce:
+		s.Daemon = text(said)
+	default:
+		s.From, s.Code = "daemon", text(code)
+	}
 }

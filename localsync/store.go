@@ -120,13 +120,13 @@ func (s *store) read(name []byte, hash uint64, from int) (envelope []byte, row m
 	return envelope, row, ok
 }
 
+// stands reports whether the row is as it was seen.
+func (s *store) stands(see *sighting) bool { return s.stamp(see.hash).Load() == see.stamp }
+
 // look brings what was seen of a row up to date. It returns false when its bytes
 // are not those any more.
 func (s *store) look(see *sighting) bool {
 	stamp := s.stamp(see.hash)
-	if stamp.Load() == see.stamp {
-		return true
-	}
 	sh := s.shard(see.hash)
 	sh.mu.RLock()
 	defer sh.mu.RUnlock()
