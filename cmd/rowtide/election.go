@@ -22,18 +22,24 @@ const (
 )
 
 // leaseScript elects (ARGV[3] is 0) or renews. The lease is a key that ends by
-// itself, the number of terms one that stays. A lease that has ended is renewed
-// too, as long as nobody was elected since. It uses GET and SET only, for which
-// the daemon's user has the rights.
+// itself, the newest term one that stays. A lease that has ended is renewed too, as
+// long as nobody was elected since. Terms grow with the clock (ARGV[4]), so that they
+// do even where Redis has lost the newest: evicted it, or failed over to a replica
+// that never had it. The script uses GET and SET only, for which the daemon's user
+// has the rights.
 var leaseScript = redis.NewScript(`
 local holder = redis.call('GET', KEYS[1]) or ''
-local term = tonumber(redis.call('GET', KEYS[2]) or '0')
+local newest = redis.call('GET', KEYS[2])
+local term = tonumber(newest or '0')
 local mine = tonumber(ARGV[3])
 if holder ~= '' and holder ~= ARGV[1] then return 0 end
-if mine > 0 and term ~= mine then return 0 end
 if mine == 0 then
-  mine = term + 1
-  redis.call('SET', KEYS[2], string.format('%d', mine))
+  mine = math.max(term + 1, tonumber(ARGV[4]))
+elseif term ~= mine and (newest or holder == '') then
+  return 0
+end
+if term ~= mine then
+  redis.call('SET', KEYS[2], string.format('%.0f', mine))
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return mine`)
@@ -138,10 +144,13 @@ func (l *lease) call(ctx context.Context, ttl time.Duration, term uint64) (uint6
 	// A Redis that hangs must not make a renewal late by more than one.
 	ctx, cancel := context.WithTimeout(ctx, l.ttl/renewals)
 	defer cancel()
-	n, err := leaseScript.EvalSha(ctx, l.rdb, l.keys, l.token, ttl.Milliseconds(), term).Uint64()
+	ask := func() (uint64, error) {
+		return leaseScript.EvalSha(ctx, l.rdb, l.keys, l.token, ttl.Milliseconds(), term, time.Now().UnixMilli()).Uint64()
+	}
+	n, err := ask()
 	if redis.HasErrorPrefix(err, "NOSCRIPT") {
 		if err = leaseScript.Load(ctx, l.rdb).Err(); err == nil {
-			n, err = leaseScript.EvalSha(ctx, l.rdb, l.keys, l.token, ttl.Milliseconds(), term).Uint64()
+			n, err = ask()
 		}
 	}
 	return n, err

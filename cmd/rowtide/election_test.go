@@ -35,16 +35,17 @@ func (l *lease) try(t *testing.T) uint64 {
 
 func TestLease_OneOfTwoIsElectedAndTermsGrow(t *testing.T) {
 	mini, l := leases(t, 2)
-	if err := l[0].win(t.Context()); err != nil || l[0].term != 1 {
+	if err := l[0].win(t.Context()); err != nil || l[0].term == 0 {
 		t.Fatalf("term %d, %v", l[0].term, err)
 	}
 	if got := l[1].try(t); got != 0 {
 		t.Fatalf("a second daemon was elected for term %d", got)
 	}
+	first := l[0].term
 	l[0].release()
 	mini.FastForward(2 * time.Millisecond)
-	if err := l[1].win(t.Context()); err != nil || l[1].term != 2 {
-		t.Fatalf("after the release: term %d, %v", l[1].term, err)
+	if err := l[1].win(t.Context()); err != nil || l[1].term <= first {
+		t.Fatalf("after the release: term %d, %v, want one after %d", l[1].term, err, first)
 	}
 }
 
@@ -54,8 +55,8 @@ func TestLease_ThatEndedIsRenewedUnlessSomebodyWasElected(t *testing.T) {
 		t.Fatal(err)
 	}
 	mini.FastForward(time.Minute)
-	if got := l[0].try(t); got != 1 {
-		t.Fatalf("renewed for term %d, want 1", got)
+	if got := l[0].try(t); got != l[0].term {
+		t.Fatalf("renewed for term %d, want %d", got, l[0].term)
 	}
 	mini.FastForward(time.Minute)
 	if err := l[1].win(t.Context()); err != nil {
@@ -63,7 +64,7 @@ func TestLease_ThatEndedIsRenewedUnlessSomebodyWasElected(t *testing.T) {
 	}
 	mini.FastForward(time.Minute) // the second one's has ended too
 	if got := l[0].try(t); got != 0 {
-		t.Errorf("term 1 was renewed after term 2")
+		t.Errorf("term %d was renewed after term %d", got, l[1].term)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
@@ -71,7 +72,7 @@ func TestLease_ThatEndedIsRenewedUnlessSomebodyWasElected(t *testing.T) {
 		t.Errorf("%v, want errDeposed", err)
 	}
 	l[0].release() // must not take the other's away
-	if got := l[1].try(t); got != 2 {
+	if got := l[1].try(t); got != l[1].term {
 		t.Errorf("the second one's renewal gives %d", got)
 	}
 }
@@ -88,7 +89,29 @@ func TestLease_OutageOfRedisDeposesNobody(t *testing.T) {
 		t.Errorf("%v, want to go on", err)
 	}
 	mini.SetError("")
-	if got := l[0].try(t); got != 1 {
-		t.Errorf("renewed for term %d, want 1", got)
+	if got := l[0].try(t); got != l[0].term {
+		t.Errorf("renewed for term %d, want %d", got, l[0].term)
+	}
+}
+
+// Whoever holds the lease puts the term back; whoever does not cannot know that
+// nobody was elected meanwhile.
+func TestLease_TermsGrowWhereRedisHasLostTheNewest(t *testing.T) {
+	mini, l := leases(t, 2)
+	if err := l[0].win(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	key := l[0].termKey()
+	mini.Del(key)
+	if got := l[0].try(t); got != l[0].term || !mini.Exists(key) {
+		t.Fatalf("renewed for term %d, want %d and its key back: %t", got, l[0].term, mini.Exists(key))
+	}
+	mini.FastForward(time.Minute)
+	mini.Del(key)
+	if got := l[0].try(t); got != 0 {
+		t.Fatalf("renewed for term %d without lease and term", got)
+	}
+	if err := l[1].win(t.Context()); err != nil || l[1].term <= l[0].term {
+		t.Fatalf("elected for term %d, %v, want one after %d", l[1].term, err, l[0].term)
 	}
 }

@@ -328,8 +328,9 @@ func TestRoles_PausedLeaderStandsBy(t *testing.T) {
 	eventually(t, "standing by", time.Minute, func() (bool, string) { return d.standsBy(first), d.logs() })
 	d.ready(second)
 	d.comesThrough(20 * time.Second)
-	if s, err := d.rdb.Get(t.Context(), d.prefix+":checkpoint:main").Result(); err != nil || !strings.Contains(s, `"fence":2`) {
-		t.Errorf("checkpoint %s, %v; want that of term 2", s, err)
+	term, errTerm := d.rdb.Get(t.Context(), d.prefix+":term:{main}").Result()
+	if s, err := d.rdb.Get(t.Context(), d.prefix+":checkpoint:main").Result(); errors.Join(err, errTerm) != nil || !strings.Contains(s, `"fence":`+term) {
+		t.Errorf("checkpoint %s, %v; want that of term %s", s, err, term)
 	}
 	for _, p := range []*part{first, second} {
 		if code := p.terminate(t); code != exitClean {
@@ -396,8 +397,8 @@ func TestRoles_DeposedDaemonWritesNothing(t *testing.T) {
 	p := d.ready(d.start("all", "ROWTIDE_ELECTION_ENABLED=true", "ROWTIDE_ELECTION_LEASE=1m"))
 	d.comesThrough(20 * time.Second)
 	ctx, term, lease, row := t.Context(), d.prefix+":term:{main}", d.prefix+":lease:{main}", d.prefix+":actor:1:1"
-	if n, err := d.rdb.Incr(ctx, term).Result(); err != nil || n != 2 {
-		t.Fatalf("elected for term %d, %v; want 2", n, err)
+	if err := d.rdb.Incr(ctx, term).Err(); err != nil {
+		t.Fatal(err)
 	}
 	if err := d.rdb.Del(ctx, row).Err(); err != nil { // an eviction
 		t.Fatal(err)
