@@ -128,7 +128,7 @@ func (m *Module[K, V]) get(ctx context.Context, k K, r *result) (V, error) {
 // GetMany is Get for many keys: what is local is taken from there, all the rest
 // in one round trip to Redis, what Redis lacks from the loader in batches. The
 // map lacks keys that are absent; when some could not be read, the error is a
-// *PartialError and the map holds the others.
+// *PartialError and the map holds the others. What each is worth only Lookup tells.
 func (m *Module[K, V]) GetMany(ctx context.Context, ks []K) (map[K]V, error) {
 	if m.core.c.closed.Load() {
 		return nil, ErrClosed

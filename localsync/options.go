@@ -54,7 +54,7 @@ type Options struct {
 	Prefix string
 	// MaxBytes bounds the memory of the local values, and an eighth of it is for
 	// moving them in: when what is live would not fit the rest, the oldest written
-	// go first. The side table (about 80 bytes an entry), the floors and
+	// go first. The side table (some 90 bytes an entry), the floors and
 	// ModuleConfig.Objects come on top. The store has up to 64 shards of at least
 	// 1 MiB, and more of 4 to 8 MiB above 256 MiB; a value larger than half a shard
 	// is served but not kept. At least 1 MiB.

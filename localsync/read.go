@@ -289,6 +289,9 @@ func (m *core) publish(ctx context.Context, a *attempt, fs []*flight, es []rowti
 		}
 	}
 	for i, f := range fs {
+		if results != nil && results[i] == overwrite.WrongType {
+			m.stats.corrupt.Add(1) // MGET gave nothing for it
+		}
 		if results != nil && results[i] == overwrite.Stale {
 			if a.last || f.force {
 				m.unproven(a, f, es[i])

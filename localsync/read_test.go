@@ -184,11 +184,15 @@ func TestGet_UnusableBytesInRedisAreAMiss(t *testing.T) {
 		})
 	}
 	// A list under the key is no string at all.
+	before := n.module("event").Corrupt
 	if _, err := n.mr.Lpush(eventKey(9).Redis("rowtide"), "x"); err != nil {
 		t.Fatal(err)
 	}
 	o.set(9, "right")
 	want(t, m, 9, "right")
+	if s := n.module("event"); s.Corrupt != before+1 {
+		t.Errorf("%+v, want the list counted", s)
+	}
 }
 
 func TestGetMany_LocalThenOneMGetThenBatches(t *testing.T) {

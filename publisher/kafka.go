@@ -61,6 +61,9 @@ func ProducerConfig() *sarama.Config {
 	c.Net.DialTimeout, c.Net.ReadTimeout, c.Net.WriteTimeout = 5*time.Second, 5*time.Second, 5*time.Second
 	c.Producer.Timeout = 4 * time.Second
 	c.Net.MaxOpenRequests = 1
+	// Without it the first record of a broadcast goes alone and all others wait for
+	// its acknowledgement: two round trips, and two requests for the broker.
+	c.Producer.Flush.Frequency = 500 * time.Microsecond
 	// What we read ourselves has an end; closing then waits this long.
 	c.Consumer.MaxWaitTime = 100 * time.Millisecond
 	c.Metadata.AllowAutoTopicCreation = false
