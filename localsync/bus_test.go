@@ -285,13 +285,7 @@ func TestFloors_ForgettingRefusesWhatWasUnderWay(t *testing.T) {
 	n.afterRead(func(string, []string) {
 		once.Do(func() { // the reader is suspended for a quarter of an hour
 			n.commit(1, 200, "new")
-			for range 3 {
-				n.pass(6 * time.Minute)
-				n.invalidate(1000+shardMate(1), 50) // turns the generations of the same shard
-			}
-			if got := n.cache.Floor(eventKey(1)); got != 0 {
-				t.Errorf("floor is %d, want it forgotten", got)
-			}
+			n.forgetFloors()
 		})
 	})
 	want(t, m, 1, "new")
@@ -305,6 +299,59 @@ func TestFloors_ForgettingRefusesWhatWasUnderWay(t *testing.T) {
 	n.put(3, 10, "ancient")
 	want(t, m, 3, "ancient")
 	n.wantPeek(3, 10, "ancient")
+}
+
+// forgetFloors turns the generations of event 1's shard.
+func (n *node) forgetFloors() {
+	for range 3 {
+		n.pass(6 * time.Minute)
+		n.invalidate(1000+shardMate(1), 50)
+	}
+	if got := n.cache.Floor(eventKey(1)); got != 0 {
+		n.t.Errorf("floor is %d, want it forgotten", got)
+	}
+}
+
+// R1, R6: a load that hung until the floor of a change was forgotten does not take
+// the evicted change's place in Redis.
+func TestR6_LoadThatHungPastTheFloorsIsDoneAgain(t *testing.T) {
+	n, o := newNode(t), newOrigin()
+	m := n.events(o)
+	n.settle(100)
+	o.set(1, "old")
+	reached, release := pause(o)
+	got := ask(t.Context(), m, 1)
+	await(t, "the load", reached)
+	n.commit(1, 200, "new")
+	n.evict(1)
+	n.wm = 200
+	n.forgetFloors()
+	o.set(1, "new")
+	close(release)
+	if a := reply(t, got); a.value != "new" || a.err != nil || a.info.Stale {
+		t.Fatalf("read gave %+v, want new", a)
+	}
+	if e, _ := n.inRedis(1); e.Version != 200 || o.loads() != 2 {
+		t.Fatalf("redis has version %d after %d loads, want 200 after 2", e.Version, o.loads())
+	}
+}
+
+// R10, R14: a delete that is told again, after the floor of the insert behind it was
+// forgotten, is not the news that it was.
+func TestR10_RepeatedDeleteIsNotKeptOnceFloorsAreForgotten(t *testing.T) {
+	n, o := newNode(t), newOrigin()
+	m := n.events(o)
+	n.settle(100)
+	n.commit(1, 90, "first")
+	want(t, m, 1, "first")
+	n.invalidate(1, 300)
+	n.forgetFloors()
+	n.bus.batch(n.part(1), n.clock.Now(), n.wm, rowtide.Invalidation{Key: eventKey(1), Version: 200, Empty: true})
+	if e, ok := n.cache.Peek(eventKey(1)); ok {
+		t.Fatalf("the node would serve %+v", e)
+	}
+	n.commit(1, 300, "second")
+	want(t, m, 1, "second")
 }
 
 // shardMate is a number d such that event 1000+d shares event 1's shard in a

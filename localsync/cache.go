@@ -10,7 +10,6 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/rowtide/rowtide"
 	"github.com/rowtide/rowtide/internal/overwrite"
 )
 
@@ -45,7 +44,7 @@ type Cache struct {
 	wg     sync.WaitGroup // flights, loader calls, Redis calls
 
 	modules  atomic.Pointer[map[moduleID]*core]
-	controls map[string]rowtide.ModuleControl // what the daemon said last, by module; mu guards it
+	controls map[string]announced // what the daemon said last, by module; mu guards it
 
 	closeOnce sync.Once
 	closeErr  error
@@ -113,7 +112,7 @@ func newCache(opt Options, bus Bus, partitions int32) *Cache {
 	c.layout.Store(&layout{})
 	c.marks.lag = opt.ReplicaLag
 	c.modules.Store(&map[moduleID]*core{})
-	c.controls = map[string]rowtide.ModuleControl{}
+	c.controls = map[string]announced{}
 	c.life, c.end = context.WithCancel(context.Background())
 	c.remote = &remote{
 		rdb: opt.Redis, script: redis.NewScript(overwrite.Script), lease: redis.NewScript(leaseScript),

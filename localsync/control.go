@@ -22,6 +22,9 @@ type live struct {
 	generation atomic.Uint32
 	since      atomic.Uint64
 	turnedAt   atomic.Int64
+	// announcedAt is when this node heard, before the module was declared, that the
+	// daemon writes its version: what changed before was told of another key space.
+	announcedAt int64
 	// left is set while the daemon writes and announces another version's key space.
 	left atomic.Bool
 }
@@ -141,11 +144,22 @@ func (c *Cache) control(key string, value []byte) {
 	}
 }
 
+// announced is what the daemon says of a module, and when this node heard that it
+// writes that version of it.
+type announced struct {
+	rowtide.ModuleControl
+	at int64
+}
+
 func (c *Cache) obey(mc *rowtide.ModuleControl) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	next := maps.Clone(c.controls)
-	next[mc.Name] = *mc
+	at := c.now()
+	if known, ok := next[mc.Name]; ok && known.Version == mc.Version {
+		at = known.at
+	}
+	next[mc.Name] = announced{*mc, at}
 	c.controls = next
 	var errs []error
 	for _, m := range c.named(mc.Name) {

@@ -2,7 +2,6 @@ package localsync_test
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"log/slog"
 	"strings"
@@ -150,90 +149,6 @@ func TestControl_RemovedRecordGivesTheCodesSettingsBack(t *testing.T) {
 	want(t, m, 1, "v")
 	n.pass(5 * time.Second)
 	n.wantPeek(1, 90, "v")
-}
-
-// A new generation is one store; each entry is loaded again when it is read, and
-// kept as any other, also when nothing has changed in the source meanwhile.
-func TestGeneration_EntriesAreLoadedAgainOnce(t *testing.T) {
-	n, o := newNode(t), newOrigin()
-	m := n.events(o)
-	n.settle(100)
-	for _, id := range []int64{1, 2, 3} {
-		n.put(id, rowtide.Version(100), "old") // as new as any load can claim to be
-		o.set(id, "new")
-	}
-	want(t, m, 1, "old")
-	want(t, m, 2, "old")
-	n.pass(time.Second)
-	n.bus.control(control(func(c *rowtide.ModuleControl) { c.Generation = 1 }))
-	n.pass(time.Millisecond)
-	if got := o.loads(); got != 0 {
-		t.Fatalf("%d loads before any read", got)
-	}
-	n.wantNoPeek(1)
-	for _, id := range []int64{1, 3} { // resident, and in Redis only
-		if info := want(t, m, id, "new"); info.Level != localsync.LevelLoader || info.Stale {
-			t.Fatalf("event %d: %+v, want it loaded", id, info)
-		}
-		if info := want(t, m, id, "new"); info.Level != localsync.LevelLocal {
-			t.Fatalf("event %d: %+v, want local", id, info)
-		}
-	}
-	if got := o.loads(); got != 2 {
-		t.Fatalf("%d loads, want 2", got)
-	}
-	// An older one, heard late, is nothing; and what Redis holds of this one is good.
-	n.bus.control(control(func(c *rowtide.ModuleControl) { c.Generation = 0 }))
-	e := rowtide.Entry{Key: eventKey(2), Version: 101, Generation: 1, BuiltAt: n.clock.Now(), TTL: time.Hour, Payload: []byte("rebuilt")}
-	if err := n.mr.Set(eventKey(2).Redis("rowtide"), string(e.AppendEnvelope(nil))); err != nil {
-		t.Fatal(err)
-	}
-	if info := want(t, m, 2, "rebuilt"); info.Level != localsync.LevelRedis {
-		t.Fatalf("%+v, want redis", info)
-	}
-	if got := n.module("event").Generation; got != 1 {
-		t.Fatalf("generation %d, want 1", got)
-	}
-}
-
-// What a loader wrote after the bump carries the new generation: the next node
-// takes it from Redis.
-func TestGeneration_LoadedValueIsOfTheGenerationThatWasKnownBefore(t *testing.T) {
-	n, o := newNode(t), newOrigin()
-	m := n.events(o)
-	n.settle(100)
-	o.set(1, "v")
-	want(t, m, 1, "v")
-	if e, ok := n.inRedis(1); !ok || e.Generation != 0 {
-		t.Fatalf("%+v, want generation 0", e)
-	}
-	n.settle(200)
-	n.bus.control(control(func(c *rowtide.ModuleControl) { c.Generation = 7 }))
-	n.pass(time.Millisecond)
-	want(t, m, 1, "v")
-	if e, ok := n.inRedis(1); !ok || e.Generation != 7 {
-		t.Fatalf("%+v, want generation 7", e)
-	}
-}
-
-func TestR27_BumpDuringALoadIsNotLost(t *testing.T) {
-	n, o := newNode(t), newOrigin()
-	m := n.events(o)
-	n.settle(100)
-	o.set(1, "before")
-	first := true
-	o.gate = func(context.Context, []int64) {
-		if first { // the rows have been read, the answer is not there yet
-			first = false
-			n.bus.control(control(func(c *rowtide.ModuleControl) { c.Generation = 1 }))
-			o.set(1, "after")
-			n.pass(time.Millisecond)
-		}
-	}
-	want(t, m, 1, "before")
-	n.wantNoPeek(1)
-	n.settle(200)
-	want(t, m, 1, "after")
 }
 
 func TestGeneration_LoaderAwayGivesTheOldValueAsStale(t *testing.T) {

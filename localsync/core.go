@@ -115,9 +115,8 @@ func (m *core) judge(row *meta, now int64, want rowtide.Version, silent bool) (v
 	// Loaded before any position was old enough to be claimed: from a replica that
 	// lags, it may be older than what nobody told this node (race R3).
 	unproven := row.version == 0
-	p := &m.c.parts[row.part]
 	// What was verified at the very instant of the loss is suspect too.
-	suspect := max(p.suspectBefore.Load(), m.live.turnedAt.Load())
+	suspect := m.doubt(row.part)
 	doubt := row.has(metaInvalid) || row.verified <= suspect ||
 		silent && now-row.verified > int64(rules.maxStale)
 	switch {
@@ -168,7 +167,7 @@ func (m *core) fetch(ctx context.Context, jobs []job) []result {
 			floor, resident := m.c.store.standing(jobs[at].hash, now)
 			needs[i] = max(floor, resident, want)
 		}
-		fs, mine := m.claim(ctx, jobs, todo, want)
+		fs, mine := m.join(ctx, jobs, todo, want)
 		var again []int
 		for i, at := range todo {
 			r := wait(ctx, fs[i])

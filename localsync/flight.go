@@ -49,14 +49,35 @@ type attempt struct {
 	last       bool
 }
 
+// claim is the version that a value loaded for f may bear. It is none while a replica
+// that lags may not have what this node was told of no key by key: what a gap hid, or
+// a mass change, or what changed while the daemon wrote another key space (races R3,
+// R7, R19, R25).
+func (m *core) claim(a *attempt, f *flight) rowtide.Version {
+	if m.blind(a, f) {
+		return 0
+	}
+	return a.watermark
+}
+
+func (m *core) blind(a *attempt, f *flight) bool {
+	at := max(m.doubt(f.part), m.live.announcedAt)
+	return at != never && a.began <= at+int64(m.c.opt.ReplicaLag)
+}
+
+// doubt is the instant up to which all that was verified may have missed a change.
+func (m *core) doubt(part uint16) int64 {
+	return max(m.c.parts[part].suspectBefore.Load(), m.live.turnedAt.Load())
+}
+
 // maxAttempts bounds how often a flight starts over because a change came in
 // between. Each start over needs another change of the same key within one load.
 const maxAttempts = 3
 
-// claim joins the flights that are under way for the jobs at idx and starts one
+// join joins the flights that are under way for the jobs at idx and starts one
 // goroutine for all the others. Results are aligned with idx; mine says which
 // were started here.
-func (m *core) claim(ctx context.Context, jobs []job, idx []int, want rowtide.Version) (fs []*flight, mine []bool) {
+func (m *core) join(ctx context.Context, jobs []job, idx []int, want rowtide.Version) (fs []*flight, mine []bool) {
 	fs, mine = make([]*flight, len(idx)), make([]bool, len(idx))
 	var started []*flight
 	m.mu.Lock()

@@ -2,11 +2,12 @@ package localsync
 
 import (
 	"embed"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"path"
 	"strings"
+
+	"github.com/rowtide/rowtide/internal/httpjson"
 )
 
 // page is the debug page as it is served: no build step, nothing from elsewhere.
@@ -69,7 +70,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if f.code == http.StatusMethodNotAllowed {
 			head.Set("Allow", "GET, HEAD")
 		}
-		writeJSON(w, f.code, f)
+		httpjson.Write(w, f.code, f, " ")
 		return
 	}
 	var doc any
@@ -99,10 +100,10 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f = &fault{http.StatusNotFound, "there is no " + name + " here", "ask for stats, config, peek or inspect; the page itself is at the path that ends in a slash"}
 	}
 	if f != nil {
-		writeJSON(w, f.code, f)
+		httpjson.Write(w, f.code, f, " ")
 		return
 	}
-	writeJSON(w, http.StatusOK, doc)
+	httpjson.Write(w, http.StatusOK, doc, " ")
 }
 
 func (h *handler) allow(name string, r *http.Request) *fault {
@@ -127,14 +128,6 @@ func asPage(r *http.Request) *http.Request {
 	own := r.Clone(r.Context())
 	own.URL.Path = "/"
 	return own
-}
-
-func writeJSON(w http.ResponseWriter, code int, doc any) {
-	w.Header().Set("Content-Type", "application/json; charset=utf-8")
-	w.WriteHeader(code)
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", " ")
-	_ = enc.Encode(doc) // the reader has gone away
 }
 
 // pageStats is what stats serves.

@@ -22,7 +22,7 @@ func call(t *testing.T, h http.Handler, method, target string, doc any) *httptes
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, httptest.NewRequest(method, target, nil))
 	if doc != nil {
-		if ct := w.Header().Get("Content-Type"); ct != "application/json; charset=utf-8" {
+		if ct := w.Header().Get("Content-Type"); ct != "application/json" {
 			t.Fatalf("%s %s is %q: %s", method, target, ct, w.Body)
 		}
 		if err := json.Unmarshal(w.Body.Bytes(), doc); err != nil {

@@ -265,11 +265,14 @@ func (n *node) pass(d time.Duration) {
 	}
 }
 
+// afterLag is when a loaded value may claim a version again.
+const afterLag = localsync.DefaultReplicaLag + time.Second
+
 // settle makes wm the aged watermark.
 func (n *node) settle(wm rowtide.Version) {
 	n.wm = wm
 	n.beat()
-	n.pass(localsync.DefaultReplicaLag + time.Second)
+	n.pass(afterLag)
 }
 
 // silence lets time go by without a word.

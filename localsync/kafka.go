@@ -57,7 +57,6 @@ func newKafkaBus(opt *Options) *kafkaBus {
 	// number of partitions, and keys would map wrongly for ever.
 	c.Metadata.AllowAutoTopicCreation = false
 	c.Consumer.Return.Errors = true
-	paused(c)
 	return &kafkaBus{brokers: opt.Brokers, topic: opt.Topic, conf: c, log: opt.Logger, control: controlLog{topic: opt.ControlTopic}, recount: opt.Silence / 3}
 }
 

@@ -107,10 +107,11 @@ func (m *core) shares(a *attempt, f *flight) bool {
 	switch {
 	case m.load == nil, m.policy.leaseWait < 0, f.alone, f.unread, f.force:
 		return false // f.force: Redis was not read
-	case a.watermark == 0, a.watermark < f.need(), !m.informed(f.part):
+	case !m.informed(f.part):
 		return false // Redis will not be given it
 	}
-	return true
+	claim := m.claim(a, f)
+	return claim > 0 && claim >= f.need()
 }
 
 // leaveAsItIs ends a refresh that another node does: Redis will have its result

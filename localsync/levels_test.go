@@ -133,7 +133,7 @@ func TestObjects_ObeyEveryJudgementOfTheRow(t *testing.T) {
 		{"generation", func(n *node) {
 			n.pass(time.Second)
 			n.bus.control(control(func(c *rowtide.ModuleControl) { c.Generation = 1 }))
-			n.pass(time.Millisecond)
+			n.pass(afterLag)
 		}, localsync.LevelLoader},
 		{"ages of the control topic", func(n *node) {
 			n.put(1, 95, "new")

@@ -76,7 +76,8 @@ func (c *Cache) register(m *core) bool {
 		return false
 	}
 	if mc, ok := c.controls[id.name]; ok {
-		if err := m.follow(&mc); err != nil {
+		m.live.announcedAt = mc.at
+		if err := m.follow(&mc.ModuleControl); err != nil {
 			c.opt.Logger.Warn("module settings of the daemon are not usable, keeping the code's", "module", id.name, "error", err)
 		}
 	}

@@ -73,7 +73,10 @@ type Options struct {
 	// Defaults to DefaultFloorAge.
 	FloorAge time.Duration
 	// ReplicaLag is the largest lag of whatever the loaders read from. A loaded
-	// value claims to include only what was applied this long ago.
+	// value claims to include only what was applied this long ago, and for as long
+	// after missed records, a mass change or a new key space it claims nothing: it is
+	// Stale, and loaded by each node. Where loaders read the source itself, some
+	// milliseconds do.
 	//
 	// Defaults to DefaultReplicaLag.
 	ReplicaLag time.Duration

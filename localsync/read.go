@@ -221,23 +221,29 @@ func (m *core) loadBatch(ctx context.Context, a *attempt, fs []*flight) (again [
 			continue
 		}
 		e := m.entry(a, f, answers[i])
-		switch floor := m.c.store.floor(f.hash); {
+		floor, forgotten := m.c.store.floor(f.hash), rowtide.Version(m.c.parts[f.part].forgotten.Load())
+		least, more := max(floor, f.need(), forgotten), !a.last && !f.force
+		switch {
 		case m.overtaken(a, f):
-			if a.last || f.force {
-				m.unproven(a, f, e)
-			} else {
+			if more {
 				again = append(again, f)
+			} else {
+				m.unproven(a, f, e)
 			}
-		case a.watermark >= max(floor, f.need()) && !m.informed(f.part):
+		case e.Version >= least && (e.Version == 0 || !m.informed(f.part)):
 			if !m.settle(a, f, LevelLoader, e) {
 				again = append(again, f)
 			}
-		case a.watermark >= max(floor, f.need()):
+		case e.Version >= least:
 			good, entries = append(good, f), append(entries, e)
-		case floor > f.floor && !a.last && !f.force:
+		case floor > f.floor && more:
 			// The key changed during the load: Redis has the change (race R1).
 			m.refused(RefusedFloor)
 			f.shared = true
+			again = append(again, f)
+		case forgotten > a.watermark && more:
+			// The load hung for so long that floors raised meanwhile are forgotten.
+			m.refused(RefusedForgotten)
 			again = append(again, f)
 		default:
 			m.unproven(a, f, e)
@@ -248,7 +254,7 @@ func (m *core) loadBatch(ctx context.Context, a *attempt, fs []*flight) (again [
 
 func (m *core) entry(a *attempt, f *flight, l loaded) rowtide.Entry {
 	e := rowtide.Entry{
-		Key: f.slot.key, Version: a.watermark, Flags: rowtide.FlagFill, Generation: a.generation,
+		Key: f.slot.key, Version: m.claim(a, f), Flags: rowtide.FlagFill, Generation: a.generation,
 		BuiltAt: m.c.opt.Now(), TTL: m.rules().value.TTL, Payload: l.payload,
 	}
 	if l.absent {
@@ -259,11 +265,18 @@ func (m *core) entry(a *attempt, f *flight, l loaded) rowtide.Entry {
 }
 
 // unproven lands a flight with a loaded value that may not claim to include the
-// newest change this node heard of: it is served once, and kept nowhere.
+// newest change this node heard of: it is served once, and kept nowhere. But for what
+// may claim nothing whatever it is, since all of the module would be loaded by every
+// reader until it may.
 func (m *core) unproven(a *attempt, f *flight, e rowtide.Entry) {
 	m.refused(RefusedFloor)
 	if f.refresh {
 		m.c.store.hush(f.hash, m.c.now(), f.refresh)
+	}
+	if m.blind(a, f) {
+		m.c.store.standIn(&candidate{
+			slot: f.slot, entry: e, began: a.began, soft: retryAfter, hard: m.rules().window(e.Empty()).TTL,
+		}, f.floor, m.doubt(f.part), m.c.now())
 	}
 	m.land(f, result{
 		payload: e.Payload, version: e.Version, verified: a.began, level: LevelLoader,
@@ -272,12 +285,11 @@ func (m *core) unproven(a *attempt, f *flight, e rowtide.Entry) {
 }
 
 // publish offers loaded values to Redis, then keeps them here unless Redis has
-// something newer.
+// something newer. All claim a version: what claims none must not take the place of a
+// key that is merely evicted (race R6), and stays on this node.
 func (m *core) publish(ctx context.Context, a *attempt, fs []*flight, es []rowtide.Entry) (again []*flight) {
 	var results []overwrite.Result
-	// Without a watermark a value can claim nothing, so it must not take the place
-	// of a key that is merely evicted (race R6). It stays on this node.
-	if a.watermark > 0 && len(fs) > 0 {
+	if len(fs) > 0 {
 		out := make([]filling, len(fs))
 		for i, f := range fs {
 			out[i] = filling{m.c.redisName(&f.slot), es[i].AppendEnvelope(nil), jitter(es[i].TTL)}

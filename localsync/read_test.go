@@ -183,8 +183,7 @@ func TestGet_UnusableBytesInRedisAreAMiss(t *testing.T) {
 			want(t, m, 1, "right")
 		})
 	}
-	// A list under the key is no string at all.
-	before := n.module("event").Corrupt
+	before := n.module("event").Corrupt // a list under the key is no string at all
 	if _, err := n.mr.Lpush(eventKey(9).Redis("rowtide"), "x"); err != nil {
 		t.Fatal(err)
 	}

@@ -153,12 +153,13 @@ func (a Away) name() string {
 	return "" // not set
 }
 
-// origin is whose a setting is, by what the code gave for it.
+// origin is whose a setting is, by what the code gave for it; an empty struct, as
+// an Observer may be, was given all the same.
 func origin(given any) string {
-	if given == nil || reflect.ValueOf(given).IsZero() {
-		return "default"
+	if v := reflect.ValueOf(given); given != nil && (v.Kind() == reflect.Struct || !v.IsZero()) {
+		return "code"
 	}
-	return "code"
+	return "default"
 }
 
 func (h *handler) config() *pageConfig {
@@ -177,7 +178,7 @@ func (h *handler) config() *pageConfig {
 	for _, m := range *h.c.modules.Load() {
 		var said *rowtide.ModuleControl
 		if mc, ok := controls[m.policy.name]; ok {
-			said = &mc
+			said = &mc.ModuleControl
 		}
 		p.Modules = append(p.Modules, m.settings(said))
 	}

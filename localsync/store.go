@@ -189,6 +189,7 @@ type candidate struct {
 	began      int64 // when the read of it began
 	soft, hard time.Duration
 	loaded     bool  // by this node's loader, as against read from Redis or pushed
+	told       bool  // by the bus, perhaps not for the first time
 	turnedAt   int64 // of the module; what was verified before is to be read again
 	degraded   bool
 	mends      bool // what is resident does not decode
@@ -234,6 +235,32 @@ func (s *store) keep(c *candidate, now int64) Refusal {
 	return 0
 }
 
+// standIn keeps a loaded value that may claim nothing, for its readers to be served it
+// as Stale until retryAfter and in place of a load each. Where a row is in doubt it
+// takes over the row's bytes and none of its claims; what is not in doubt stays, and so
+// does what was heard of above the floor that the load began with.
+func (s *store) standIn(c *candidate, floor rowtide.Version, doubt, now int64) {
+	sh := s.shard(c.hash)
+	sh.lock()
+	defer sh.unlock()
+	c.entry.Version = 0
+	next := c.meta()
+	old, ok := sh.rows[c.hash]
+	if ok && now < old.hardAt() && !old.has(metaDegraded) && old.version > 0 {
+		if old.verified > doubt {
+			return
+		}
+		old.flags = old.flags&^(metaFill|metaEmpty) | next.flags
+		next = old
+	}
+	next.hush(now, false)
+	blob := pack(c.name, c.entry.AppendEnvelope(nil))
+	if sh.floors.of(c.hash) > floor || footprint(blob) > s.biggest {
+		return
+	}
+	s.write(sh, c.hash, next, blob, now)
+}
+
 // write keeps a row and its bytes.
 func (s *store) write(sh *shard, hash uint64, m meta, blob []byte, now int64) {
 	sh.writes++
@@ -255,7 +282,8 @@ func (s *store) refuse(sh *shard, c *candidate) Refusal {
 	// A loaded value claims an aged watermark, which is above all that was
 	// forgotten unless the load or the bus hung. What Redis holds is the truth of
 	// its moment, so only a read that began before the forgetting is in doubt.
-	inDoubt := c.loaded || c.began <= p.forgotAt.Load()
+	// What the bus tells it may tell again.
+	inDoubt := c.loaded || c.told || c.began <= p.forgotAt.Load()
 	if inDoubt && uint64(c.entry.Version) < p.forgotten.Load() {
 		return RefusedForgotten
 	}

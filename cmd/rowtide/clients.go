@@ -25,6 +25,7 @@ func newRedisClient(c config.Redis) redis.UniversalClient {
 	opts := &redis.UniversalOptions{
 		Addrs: c.Addrs, Username: c.Username, Password: c.Password, DB: c.DB,
 		MasterName: c.Master, IsClusterMode: c.Cluster, MaxRetries: -1, ClientName: "rowtide",
+		DisableIdentity: true, // CLIENT SETINFO would be a right more, which Redis 7.0 does not know
 	}
 	if c.TLS != "off" {
 		// The client verifies each server by the name it was dialled by.

@@ -5,13 +5,13 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/rowtide/rowtide"
 	"github.com/rowtide/rowtide/localsync"
 )
 
 // command is one that is served, with what COMMAND tells of it.
 type command struct {
-	run func(c *session, args [][]byte)
+	name string
+	run  func(c *session, args [][]byte)
 	// arity counts the name too; a negative one is a minimum.
 	arity int
 	// open commands are served before AUTH.
@@ -27,7 +27,7 @@ func (cmd *command) takes(n int) bool {
 }
 
 func commandTable() map[string]*command {
-	return map[string]*command{
+	table := map[string]*command{
 		"get":     {run: get, arity: 2, first: 1, last: 1, step: 1, group: "string", since: "1.0.0", summary: "Returns the value of a key."},
 		"mget":    {run: mget, arity: -2, first: 1, last: -1, step: 1, group: "string", since: "1.0.0", summary: "Returns the values of keys."},
 		"exists":  {run: exists, arity: -2, first: 1, last: -1, step: 1, group: "generic", since: "1.0.0", summary: "Counts the keys that have a value."},
@@ -45,6 +45,10 @@ func commandTable() map[string]*command {
 		"info":    {run: info, arity: -1, group: "server", since: "1.0.0", summary: "Returns counters for people and monitors."},
 		"command": {run: commandInfo, arity: -1, group: "server", since: "2.8.13", summary: "Tells which commands there are."},
 	}
+	for name, cmd := range table {
+		cmd.name = name
+	}
+	return table
 }
 
 const (
@@ -55,86 +59,98 @@ const (
 	maxReply   = 64 << 20
 )
 
-// lookup reads one key; absent is true when it is known to have no value.
-func (c *session) lookup(key []byte) (value []byte, at rowtide.Key, absent bool, err error) {
+// find is whose key that is, and its id there.
+func (c *session) find(key []byte) (*module, string, error) {
 	if len(key) > maxKey {
-		return nil, at, false, fmt.Errorf("a key of %d bytes is too long: at most %d", len(key), maxKey)
+		return nil, "", fmt.Errorf("a key of %d bytes is too long: at most %d", len(key), maxKey)
 	}
-	mod, id, err := c.s.modules.find(key)
-	if err != nil {
-		return nil, at, false, err
-	}
+	return c.s.modules.find(key)
+}
+
+// lookup reads one key; absent is true when it is known to have no value.
+func (c *session) lookup(mod *module, id string) (value []byte, absent bool, err error) {
 	value, err = mod.values.Get(c.s.life, id)
-	if errors.Is(err, localsync.ErrNotFound) {
+	switch {
+	case err == nil:
+		c.s.counts.hits.Add(1)
+	case errors.Is(err, localsync.ErrNotFound):
 		c.s.counts.misses.Add(1)
-		return nil, at, true, nil
+		return nil, true, nil
 	}
+	return value, false, err
+}
+
+// one is lookup of a key as clients write it.
+func (c *session) one(key []byte) (value []byte, absent bool, err error) {
+	mod, id, err := c.find(key)
 	if err != nil {
-		return nil, at, false, err
+		return nil, false, err
 	}
-	c.s.counts.hits.Add(1)
-	return value, mod.values.Key(id), false, nil
+	return c.lookup(mod, id)
 }
 
 // lookupAll reads keys; an absent one is nil. The first error is that of all.
 func (c *session) lookupAll(keys [][]byte) ([][]byte, error) {
-	out, size := make([][]byte, 0, len(keys)), 0
-	for len(keys) > 0 {
-		n := min(len(keys), readAtOnce)
-		values, err := c.lookupSome(keys[:n])
-		if err != nil {
+	out, size := make([][]byte, len(keys)), 0
+	for at := 0; at < len(keys); at += readAtOnce {
+		end := min(at+readAtOnce, len(keys))
+		if err := c.lookupSome(keys[at:end], out[at:end]); err != nil {
 			return nil, err
 		}
-		for _, v := range values {
+		for _, v := range out[at:end] {
 			size += len(v)
 		}
 		if size > maxReply {
 			return nil, fmt.Errorf("the values have more than %d bytes together: ask for fewer keys at a time", maxReply)
 		}
-		out, keys = append(out, values...), keys[n:]
 	}
 	return out, nil
 }
 
-func (c *session) lookupSome(keys [][]byte) ([][]byte, error) {
+func (c *session) lookupSome(keys, out [][]byte) error {
 	ids, mods := make([]string, len(keys)), make([]*module, len(keys))
-	byModule := map[*module][]string{}
 	for i, key := range keys {
-		if len(key) > maxKey {
-			return nil, fmt.Errorf("a key of %d bytes is too long: at most %d", len(key), maxKey)
+		var err error
+		if mods[i], ids[i], err = c.find(key); err != nil {
+			return err
 		}
-		mod, id, err := c.s.modules.find(key)
-		if err != nil {
-			return nil, err
-		}
-		ids[i], mods[i] = id, mod
-		byModule[mod] = append(byModule[mod], id)
 	}
-	found := make(map[*module]map[string][]byte, len(byModule))
-	for mod, ids := range byModule {
-		values, err := mod.values.GetMany(c.s.life, ids)
-		if err != nil {
-			return nil, err
-		}
-		found[mod] = values
-	}
-	out := make([][]byte, len(keys))
 	hits := 0
-	for i, mod := range mods {
-		if v, ok := found[mod][ids[i]]; ok {
-			hits++
-			if out[i] = v; v == nil {
-				out[i] = []byte{} // a value without bytes is there all the same
+	asked := make([]string, 0, len(keys))
+	for first, mod := range mods { // nearly always there is but one
+		if mod == nil {
+			continue // asked with one before
+		}
+		asked = asked[:0]
+		for i := first; i < len(mods); i++ {
+			if mods[i] == mod {
+				asked = append(asked, ids[i])
+			}
+		}
+		values, err := mod.values.GetMany(c.s.life, asked)
+		if err != nil {
+			return err
+		}
+		for i := first; i < len(mods); i++ {
+			if mods[i] != mod {
+				continue
+			}
+			mods[i] = nil
+			if v, ok := values[ids[i]]; ok {
+				hits++
+				if out[i] = v; v == nil {
+					out[i] = []byte{} // a value without bytes is there all the same
+				}
 			}
 		}
 	}
 	c.s.counts.hits.Add(int64(hits))
 	c.s.counts.misses.Add(int64(len(keys) - hits))
-	return out, nil
+	return nil
 }
 
 func get(c *session, args [][]byte) {
-	switch value, _, absent, err := c.lookup(args[1]); {
+	switch value, absent, err := c.one(args[1]); {
 	case err != nil:
 		c.failErr(err)
 	case absent:
@@ -176,7 +192,7 @@ func exists(c *session, args [][]byte) {
 }
 
 func strlen(c *session, args [][]byte) {
-	value, _, _, err := c.lookup(args[1])
+	value, _, err := c.one(args[1])
 	if err != nil {
 		c.failErr(err)
 		return
@@ -197,7 +213,12 @@ const (
 // left answers how long a value has until its hard age; a value that this node
 // does not keep has none here.
 func (c *session) left(key []byte, unit time.Duration) {
-	_, at, absent, err := c.lookup(key)
+	mod, id, err := c.find(key)
+	if err != nil {
+		c.failErr(err)
+		return
+	}
+	_, absent, err := c.lookup(mod, id)
 	switch {
 	case err != nil:
 		c.failErr(err)
@@ -206,7 +227,7 @@ func (c *session) left(key []byte, unit time.Duration) {
 		c.integer(ttlAbsent)
 		return
 	}
-	left, ok := c.s.cache.Left(at)
+	left, ok := c.s.cache.Left(mod.values.Key(id))
 	if !ok {
 		c.integer(ttlNone)
 		return

@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -76,23 +77,16 @@ type Config struct {
 
 // WithDefaults returns a copy with every empty optional field filled in.
 func (c Config) WithDefaults() Config {
-	set(&c.Listen, DefaultListen)
-	set(&c.SocketMode, DefaultSocketMode)
-	set(&c.HTTP, DefaultHTTP)
-	set(&c.MaxMemory, DefaultMaxMemory)
-	set(&c.MaxConnections, DefaultMaxConnections)
-	set(&c.MaxKeys, DefaultMaxKeys)
-	set(&c.MaxRequest, DefaultMaxRequest)
-	set(&c.IdleTimeout, DefaultIdleTimeout)
-	set(&c.WriteTimeout, DefaultWriteTimeout)
+	c.Listen = cmp.Or(c.Listen, DefaultListen)
+	c.SocketMode = cmp.Or(c.SocketMode, DefaultSocketMode)
+	c.HTTP = cmp.Or(c.HTTP, DefaultHTTP)
+	c.MaxMemory = cmp.Or(c.MaxMemory, DefaultMaxMemory)
+	c.MaxConnections = cmp.Or(c.MaxConnections, DefaultMaxConnections)
+	c.MaxKeys = cmp.Or(c.MaxKeys, DefaultMaxKeys)
+	c.MaxRequest = cmp.Or(c.MaxRequest, DefaultMaxRequest)
+	c.IdleTimeout = cmp.Or(c.IdleTimeout, DefaultIdleTimeout)
+	c.WriteTimeout = cmp.Or(c.WriteTimeout, DefaultWriteTimeout)
 	return c
-}
-
-func set[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
 }
 
 // Validate reports every fault of a config with defaults, joined.

@@ -150,9 +150,12 @@ func (c *session) protocol() int64 {
 
 const errName = "ERR Client names cannot contain spaces, newlines or special characters."
 
-// nameable is Redis's rule.
+// maxName keeps names from filling CLIENT LIST.
+const maxName = 1 << 10
+
+// nameable is Redis's rule, and a bound.
 func nameable(name string) bool {
-	return !strings.ContainsFunc(name, func(r rune) bool { return r < '!' || r > '~' })
+	return len(name) <= maxName && !strings.ContainsFunc(name, func(r rune) bool { return r < '!' || r > '~' })
 }
 
 func (c *session) rename(name string) {

@@ -8,10 +8,14 @@ import (
 	"hash/crc32"
 	"io"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
+	"unicode/utf8"
 
+	"github.com/rowtide/rowtide/internal/httpjson"
 	"github.com/rowtide/rowtide/localsync"
 )
 
@@ -28,30 +32,66 @@ type Mounts struct {
 func (s *Server) Handler(m Mounts) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
+		httpjson.Write(w, http.StatusOK, map[string]string{"status": "ok"}, "")
 	})
 	mux.HandleFunc("GET /readyz", s.ready)
-	mux.Handle("GET /v1/{module}/{key...}", s.guarded(http.HandlerFunc(s.value)))
-	mux.Handle("GET /v1/{module}", s.guarded(http.HandlerFunc(s.batchByQuery)))
-	mux.Handle("POST /v1/{module}", s.guarded(http.HandlerFunc(s.batchByBody)))
 	if m.Metrics != nil {
 		mux.Handle("GET /metrics", s.guarded(m.Metrics))
 	}
 	if m.Debug != nil {
 		mux.Handle("/localsync/", s.guarded(m.Debug))
 	}
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodGet && r.Method != http.MethodHead && strings.HasPrefix(r.URL.Path, "/v1/") {
-			w.Header().Set("Allow", "GET, HEAD, POST")
-			s.refuse(w, http.StatusMethodNotAllowed, "rowtide node only reads", "write to the database; the rowtide daemon writes the cache")
-			return
-		}
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		s.refuse(w, http.StatusNotFound, "no such route", "GET /v1/{module}/{key}, POST /v1/{module}, /healthz, /readyz, /metrics")
 	})
+	values := s.guarded(http.HandlerFunc(s.values))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.counts.requests.Add(1)
+		s.allowTime(w)
+		// Not by the mux, which redirects a//b to a/b: another key.
+		if strings.HasPrefix(r.URL.EscapedPath(), routeValues) {
+			values.ServeHTTP(w, r)
+			return
+		}
 		mux.ServeHTTP(w, r)
 	})
+}
+
+// allowTime gives the reader of a response its time, from now on.
+func (s *Server) allowTime(w http.ResponseWriter) {
+	// A writer that has no deadlines is a test's.
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.cfg.WriteTimeout))
+}
+
+const routeValues = "/v1/"
+
+// values is /v1/{module} and /v1/{module}/{key}, where the key is all the rest.
+func (s *Server) values(w http.ResponseWriter, r *http.Request) {
+	path := strings.TrimPrefix(r.URL.EscapedPath(), routeValues)
+	name, key, one := strings.Cut(path, "/")
+	name, err := url.PathUnescape(name)
+	key, err2 := url.PathUnescape(key)
+	read := r.Method == http.MethodGet || r.Method == http.MethodHead
+	switch {
+	case errors.Join(err, err2) != nil: // cannot be: the path was decoded before
+		s.refuse(w, http.StatusBadRequest, "the path cannot be decoded", "encode the key")
+		return
+	case !read && (one || r.Method != http.MethodPost):
+		w.Header().Set("Allow", "GET, HEAD, POST")
+		s.refuse(w, http.StatusMethodNotAllowed, "rowtide node only reads", "write to the database; the rowtide daemon writes the cache")
+		return
+	}
+	mod, err := s.modules.named(name)
+	switch {
+	case err != nil:
+		s.refuse(w, http.StatusNotFound, err.Error(), "check the name of the module in the daemon's config")
+	case one:
+		s.value(w, r, mod, key)
+	case read:
+		s.batch(w, r, mod, r.URL.Query()["key"])
+	default:
+		s.batchByBody(w, r, mod)
+	}
 }
 
 func (s *Server) guarded(h http.Handler) http.Handler {
@@ -75,18 +115,7 @@ func (s *Server) guarded(h http.Handler) http.Handler {
 
 // refuse answers with what is wrong and what to do.
 func (s *Server) refuse(w http.ResponseWriter, code int, fault, remedy string) {
-	writeJSON(w, code, map[string]string{"error": fault, "remedy": remedy})
-}
-
-func writeJSON(w http.ResponseWriter, code int, v any) {
-	b, err := json.Marshal(v)
-	if err != nil {
-		panic(err) // texts, and documents that were checked
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Content-Length", strconv.Itoa(len(b)+1))
-	w.WriteHeader(code)
-	_, _ = w.Write(append(b, '\n')) // the reader has gone away
+	httpjson.Write(w, code, map[string]string{"error": fault, "remedy": remedy}, "")
 }
 
 // ready is whether values can be served; a silent bus is told and still ready: the
@@ -104,25 +133,10 @@ func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
 		s.refuse(w, http.StatusServiceUnavailable, "no module is known", "start the rowtide daemon, or list modules in the node's config")
 		return
 	}
-	writeJSON(w, http.StatusOK, map[string]any{"status": "ready", "modules": names, "degraded": degraded})
+	httpjson.Write(w, http.StatusOK, map[string]any{"status": "ready", "modules": names, "degraded": degraded}, "")
 }
 
-// find is the module of a request; it answers by itself when there is none.
-func (s *Server) find(w http.ResponseWriter, r *http.Request) *module {
-	mod, err := s.modules.named(r.PathValue("module"))
-	if err != nil {
-		s.refuse(w, http.StatusNotFound, err.Error(), "check the name of the module in the daemon's config")
-		return nil
-	}
-	return mod
-}
-
-func (s *Server) value(w http.ResponseWriter, r *http.Request) {
-	mod := s.find(w, r)
-	if mod == nil {
-		return
-	}
-	key := r.PathValue("key")
+func (s *Server) value(w http.ResponseWriter, r *http.Request, mod *module, key string) {
 	if len(key) > maxKey {
 		s.refuse(w, http.StatusRequestURITooLong, fmt.Sprintf("a key of %d bytes is too long", len(key)), fmt.Sprintf("at most %d", maxKey))
 		return
@@ -190,22 +204,17 @@ func contentType(codec string) string {
 	return "application/octet-stream"
 }
 
-func (s *Server) batchByQuery(w http.ResponseWriter, r *http.Request) {
-	if mod := s.find(w, r); mod != nil {
-		s.batch(w, r, mod, r.URL.Query()["key"])
-	}
-}
-
-func (s *Server) batchByBody(w http.ResponseWriter, r *http.Request) {
-	mod := s.find(w, r)
-	if mod == nil {
-		return
-	}
+func (s *Server) batchByBody(w http.ResponseWriter, r *http.Request, mod *module) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(s.cfg.MaxRequest)))
-	if err != nil {
+	if _, large := errors.AsType[*http.MaxBytesError](err); large {
 		s.refuse(w, http.StatusRequestEntityTooLarge, err.Error(), fmt.Sprintf("send at most %d bytes (node.max_request)", s.cfg.MaxRequest))
 		return
 	}
+	if err != nil {
+		s.refuse(w, http.StatusBadRequest, "read the body: "+err.Error(), "send all of it")
+		return
+	}
+	s.allowTime(w) // the body may have taken some
 	// Numbers are keys as they are spelt.
 	var list []json.RawMessage
 	if err := json.Unmarshal(body, &list); err != nil {
@@ -239,6 +248,20 @@ func (s *Server) batch(w http.ResponseWriter, r *http.Request, mod *module, keys
 		s.refuse(w, http.StatusBadRequest, fmt.Sprintf("%d keys", len(keys)), fmt.Sprintf("ask for 1 to %d keys (node.max_keys): ?key=1&key=2, or a JSON list in a POST", s.cfg.MaxKeys))
 		return
 	}
+	for _, key := range keys {
+		fault, remedy := "", ""
+		switch {
+		case len(key) > maxKey:
+			fault, remedy = fmt.Sprintf("a key of %d bytes is too long", len(key)), fmt.Sprintf("at most %d", maxKey)
+		case !utf8.ValidString(key) || strings.ContainsRune(key, utf8.RuneError):
+			// Decoding may have put it there for something else.
+			fault, remedy = "key "+strconv.Quote(clip(key))+" is not text that JSON can hold", "read it by GET /v1/{module}/{key}, percent-encoded"
+		default:
+			continue
+		}
+		s.refuse(w, http.StatusBadRequest, fault, remedy)
+		return
+	}
 	a, size := answer{Values: make(map[string]json.RawMessage, len(keys)), Errors: map[string]string{}}, 0
 	for some := range slices.Chunk(keys, readAtOnce) {
 		values, err := mod.values.GetMany(r.Context(), some)
@@ -267,7 +290,7 @@ func (s *Server) batch(w http.ResponseWriter, r *http.Request, mod *module, keys
 	if len(a.Values) == 0 {
 		code = http.StatusServiceUnavailable
 	}
-	writeJSON(w, code, a)
+	httpjson.Write(w, code, a, "")
 }
 
 var null = json.RawMessage("null")

@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"io"
 
@@ -15,6 +16,13 @@ const (
 	// lineBuffer holds what is read ahead, and bounds an inline command and the
 	// line before an argument.
 	lineBuffer = 4 << 10
+	// strangerArgs and strangerBytes bound a request before AUTH, as Redis does.
+	strangerArgs, strangerBytes = 10, 16 << 10
+	// bulkPart is how much of an argument is made room for at a time: a client that
+	// only says how long it will be gets no more.
+	bulkPart = 64 << 10
+	// pipelineBuffer takes its place once a client has filled it at once.
+	pipelineBuffer = 16 << 10
 )
 
 // protocolError ends a connection; its text is Redis's.
@@ -25,9 +33,12 @@ func (e protocolError) Error() string { return "Protocol error: " + string(e) }
 // requests reads one connection's commands. A well-formed command that is larger
 // than the limits is read to its end and marked, so that the connection lives on.
 type requests struct {
+	from     io.Reader
 	r        *bufio.Reader
+	filled   bool // lineBuffer, at once
 	maxArgs  int
 	maxBytes int
+	stranger bool // has not given the password
 
 	// Of the present request; both are used again for the next.
 	args  [][]byte
@@ -37,7 +48,16 @@ type requests struct {
 }
 
 func newRequests(r io.Reader, maxArgs, maxBytes int) *requests {
-	return &requests{r: bufio.NewReaderSize(r, lineBuffer), maxArgs: maxArgs, maxBytes: maxBytes}
+	q := &requests{from: r, maxArgs: maxArgs, maxBytes: maxBytes}
+	q.r = bufio.NewReaderSize(q, lineBuffer)
+	return q
+}
+
+// Read implements io.Reader for the first buffer.
+func (q *requests) Read(p []byte) (int, error) {
+	n, err := q.from.Read(p)
+	q.filled = q.filled || n == lineBuffer
+	return n, err
 }
 
 // next reads a command into args, which are valid until the following call. An
@@ -45,6 +65,9 @@ func newRequests(r io.Reader, maxArgs, maxBytes int) *requests {
 func (q *requests) next() error {
 	if cap(q.bytes) > lineBuffer {
 		q.bytes, q.args, q.ends = nil, nil, nil // a rare large one must not stay for ever
+	}
+	if q.filled && q.r.Size() == lineBuffer && q.r.Buffered() == 0 {
+		q.r = bufio.NewReaderSize(q.from, pipelineBuffer)
 	}
 	q.args, q.bytes, q.ends, q.large = q.args[:0], q.bytes[:0], q.ends[:0], false
 	line, err := q.line("too big inline request")
@@ -54,12 +77,21 @@ func (q *requests) next() error {
 	if len(line) == 0 || line[0] != '*' {
 		return q.inline(line)
 	}
+	if less, negative := bytes.CutPrefix(line[1:], []byte{'-'}); negative {
+		if _, ok := number(less, maxArray); ok {
+			return nil // as Redis takes it
+		}
+	}
 	n, ok := number(line[1:], maxArray)
 	if !ok {
 		return protocolError("invalid multibulk length")
 	}
+	args, size := q.maxArgs, q.maxBytes
+	if q.stranger {
+		args, size = min(args, strangerArgs), min(size, strangerBytes)
+	}
 	for i := range n {
-		if err := q.argument(i < q.maxArgs); err != nil {
+		if err := q.argument(i < args, size); err != nil {
 			return err
 		}
 	}
@@ -71,8 +103,9 @@ func (q *requests) next() error {
 	return nil
 }
 
-// argument reads one bulk string, and keeps it if it may.
-func (q *requests) argument(keep bool) error {
+// argument reads one bulk string, and keeps it if it may and all of them have at
+// most so many bytes.
+func (q *requests) argument(keep bool, most int) error {
 	line, err := q.line("too big bulk count string")
 	if err != nil {
 		return err
@@ -88,16 +121,19 @@ func (q *requests) argument(keep bool) error {
 	if !ok {
 		return protocolError("invalid bulk length")
 	}
-	if !keep || len(q.bytes)+n > q.maxBytes {
+	if !keep || len(q.bytes)+n > most {
 		q.large = true
 		if _, err := q.r.Discard(n); err != nil {
 			return err
 		}
 	} else {
-		at := len(q.bytes)
-		q.bytes = append(q.bytes, make([]byte, n)...)
-		if _, err := io.ReadFull(q.r, q.bytes[at:]); err != nil {
-			return err
+		for n > 0 {
+			at, part := len(q.bytes), min(n, bulkPart)
+			q.bytes = append(q.bytes, make([]byte, part)...)
+			if _, err := io.ReadFull(q.r, q.bytes[at:]); err != nil {
+				return err
+			}
+			n -= part
 		}
 		q.ends = append(q.ends, len(q.bytes))
 	}
@@ -109,7 +145,7 @@ func (q *requests) argument(keep bool) error {
 // line reads up to a line break, which is cut off. It is valid until the next read.
 func (q *requests) line(tooLong protocolError) ([]byte, error) {
 	line, err := q.r.ReadSlice('\n')
-	if errors.Is(err, bufio.ErrBufferFull) {
+	if errors.Is(err, bufio.ErrBufferFull) || err == nil && len(line) > lineBuffer {
 		return nil, tooLong
 	}
 	if err != nil {
@@ -129,6 +165,10 @@ func (q *requests) inline(line []byte) error {
 	if len(line) > 0 && line[0] == '$' {
 		return protocolError("unexpected '$'")
 	}
+	// It does not know this escape of Redis's, and would make another key of it.
+	if bytes.Contains(line, []byte(`\x`)) {
+		return protocolError(`\x in an inline command is not supported`)
+	}
 	_, args, _, _, err := redcon.ReadNextCommand(append(append([]byte(nil), line...), '\n'), nil)
 	if err != nil {
 		return protocolError("unbalanced quotes in request")
@@ -136,9 +176,6 @@ func (q *requests) inline(line []byte) error {
 	q.args = append(q.args, args...)
 	return nil
 }
-
-// buffered reports whether the next command, or a part of it, is there already.
-func (q *requests) buffered() bool { return q.r.Buffered() > 0 }
 
 // number reads digits up to most.
 func number(b []byte, most int) (int, bool) {

@@ -352,10 +352,11 @@ func TestInfo_TellsOfModulesAndBus(t *testing.T) {
 	c := r.dial()
 	c.do("GET", "event:1")
 	c.do("GET", "event:1")
+	c.do("MGET", "page:7", "event:1", "page:8") // each module is asked for its own
 	got := c.do("INFO")
 	for _, want := range []string{
-		"redis_version:7", "rowtide_version:v1.2.3", "connected_clients:1", "keyspace_hits:2", "degraded:0", "store_entries:1",
-		"event.1:local=1,redis=1,empty=0,stale=0,errors=0", "page.2:local=0",
+		"redis_version:7", "rowtide_version:v1.2.3", "connected_clients:1", "keyspace_hits:3", "degraded:0", "store_entries:1",
+		"event.1:local=2,redis=1,empty=0,stale=0,errors=0", "page.2:local=0,redis=2,empty=2,",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("INFO lacks %s:\n%s", want, got)

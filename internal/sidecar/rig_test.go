@@ -34,6 +34,8 @@ const patience = 10 * time.Second
 // quiet is a bus on which only the test speaks.
 type quiet struct {
 	apply func(key string, value []byte)
+	// first is on the control topic at the start.
+	first []sidecar.Module
 }
 
 func (*quiet) Open(context.Context) (int32, error) { return 1, nil }
@@ -47,7 +49,9 @@ func (*quiet) Close() error { return nil }
 
 func (q *quiet) Control(_ context.Context, apply func(key string, value []byte)) error {
 	q.apply = apply
-	q.tell("event", 1, "json") // there at the start
+	for _, m := range q.first {
+		q.tell(m.Name, m.Version, m.Codec)
+	}
 	return nil
 }
 
@@ -68,14 +72,22 @@ type rig struct {
 	done   chan error // of both Serve calls
 }
 
+// newRig knows the module event from the control topic and page from its config.
 func newRig(t testing.TB, edit ...func(*sidecar.Config)) *rig {
 	t.Helper()
-	r := &rig{t: t, bus: &quiet{}, done: make(chan error, 2)}
+	first := []sidecar.Module{{Name: "event", Version: 1, Codec: "json"}}
+	return newRigOf(t, first, []sidecar.Module{{Name: "page", Version: 2, Codec: "raw"}}, edit...)
+}
+
+// newRigOf finds modules on the control topic and in its config.
+func newRigOf(t testing.TB, first, given []sidecar.Module, edit ...func(*sidecar.Config)) *rig {
+	t.Helper()
+	r := &rig{t: t, bus: &quiet{first: first}, done: make(chan error, 2)}
 	r.mr = miniredis.RunT(t)
 	rdb := redis.NewClient(&redis.Options{Addr: r.mr.Addr(), MaxRetries: -1})
 	t.Cleanup(func() { _ = rdb.Close() })
 	log := slog.New(slog.DiscardHandler)
-	modules := sidecar.NewModules("rowtide", log, sidecar.Module{Name: "page", Version: 2, Codec: "raw"})
+	modules := sidecar.NewModules("rowtide", log, given...)
 	cache, err := localsync.Open(context.Background(), localsync.Options{
 		Redis: rdb, Bus: r.bus, MaxBytes: 16 << 20, Observer: modules, Logger: log,
 		// Nobody sends heartbeats here.
@@ -85,6 +97,11 @@ func newRig(t testing.TB, edit ...func(*sidecar.Config)) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = cache.Close(context.Background()) })
+	select {
+	case <-cache.Ready():
+	case <-time.After(patience):
+		t.Fatal("the cache does not become ready")
+	}
 	if err := modules.Serve(cache); err != nil {
 		t.Fatal(err)
 	}

@@ -24,6 +24,7 @@ type session struct {
 	reply
 	authenticated bool
 	quit          bool
+	renew         bool // a request was read since the read deadline was set
 
 	mu   sync.Mutex // CLIENT LIST of another connection reads these
 	name string
@@ -31,11 +32,10 @@ type session struct {
 }
 
 func newSession(s *Server, conn net.Conn, id int64) *session {
-	return &session{
-		s: s, conn: conn, id: id, at: time.Now(), authenticated: s.cfg.Password == "",
-		// One more for the command's name.
-		q: newRequests(conn, s.cfg.MaxKeys+1, s.cfg.MaxRequest),
-	}
+	c := &session{s: s, conn: conn, id: id, at: time.Now(), authenticated: s.cfg.Password == "", renew: true}
+	// One more for the command's name.
+	c.q = newRequests(c, s.cfg.MaxKeys+1, s.cfg.MaxRequest)
+	return c
 }
 
 // run answers until either side ends the connection.
@@ -47,13 +47,12 @@ func (c *session) run() {
 		}
 	}()
 	for !c.quit {
-		if !c.q.buffered() && !c.await() {
-			return
-		}
+		c.q.stranger = !c.authenticated
 		if err := c.q.next(); err != nil {
 			c.broken(err)
 			return
 		}
+		c.renew = true
 		if len(c.q.args) == 0 {
 			continue
 		}
@@ -66,17 +65,28 @@ func (c *session) run() {
 	c.flush()
 }
 
-// await sends what is answered and makes ready for the next request; false when
-// the connection is to end.
-func (c *session) await() bool {
+var (
+	errUnsent   = errors.New("replies could not be sent")
+	errStopping = errors.New("the server stops")
+)
+
+// Read implements io.Reader for the requests. What is answered goes first: in one
+// write for all that came together, and before the rest of a command is waited for.
+func (c *session) Read(p []byte) (int, error) {
 	if !c.flush() {
-		return false
+		return 0, errUnsent
 	}
-	if err := c.conn.SetReadDeadline(time.Now().Add(c.s.cfg.IdleTimeout)); err != nil {
-		return false
+	if c.renew { // not for every byte that drips in
+		c.renew = false
+		if err := c.conn.SetReadDeadline(time.Now().Add(c.s.cfg.IdleTimeout)); err != nil {
+			return 0, err
+		}
+		// After the deadline was set: Close sets stopping first and its own deadline then.
+		if c.s.stopping.Load() {
+			return 0, errStopping
+		}
 	}
-	// After the deadline was set: Close sets stopping first and its own deadline then.
-	return !c.s.stopping.Load()
+	return c.conn.Read(p)
 }
 
 // broken tells the client what it can be told.
@@ -112,26 +122,27 @@ func (c *session) flush() bool {
 
 // dispatch answers the present request.
 func (c *session) dispatch() {
-	name := lower(c.q.args[0])
-	cmd, known := c.s.commands[name]
+	var stack [longestName]byte
+	name := appendLower(stack[:0], c.q.args[0])
+	cmd := c.s.commands[string(name)]
 	began := len(c.b)
 	switch {
-	case !c.authenticated && (!known || !cmd.open):
+	case !c.authenticated && (cmd == nil || !cmd.open):
 		c.fail("NOAUTH Authentication required.")
-	case writes[name]:
+	case cmd == nil && writes[string(name)]:
 		c.s.counts.writes.Add(1)
-		c.fail("READONLY " + strings.ToUpper(name) + " is refused: rowtide node only reads. Write to the database; the rowtide daemon is the one that writes the cache")
+		c.fail("READONLY " + strings.ToUpper(string(name)) + " is refused: rowtide node only reads. Write to the database; the rowtide daemon is the one that writes the cache")
 		return
-	case !known:
+	case cmd == nil:
 		// A browser that was talked into sending HTTP here gets nowhere.
-		c.quit = name == "post" || name == "host:"
+		c.quit = string(name) == "post" || string(name) == "host:"
 		c.fail(unknownCommand(c.q.args))
 	case c.q.large:
 		c.fail(fmt.Sprintf("ERR the request is too large: at most %d keys (node.max_keys) and %d bytes (node.max_request); ask for fewer at a time", c.s.cfg.MaxKeys, c.s.cfg.MaxRequest))
 	case !cmd.takes(len(c.q.args)):
-		c.wrongArity(name)
+		c.wrongArity(cmd.name)
 	default:
-		c.note(name)
+		c.note(cmd.name)
 		cmd.run(c, c.q.args)
 	}
 	if len(c.b) > began && c.b[began] == '-' {
@@ -163,18 +174,22 @@ func unknownCommand(args [][]byte) string {
 	return b.String()
 }
 
-// lower is the ASCII lower case of a command's name.
-func lower(name []byte) string {
-	const longest = 32 // than any command
-	if len(name) > longest {
-		return string(name)
+// longestName is more than any command has.
+const longestName = 32
+
+// appendLower appends the ASCII lower case of a command's name; what is too long
+// for one stays as it is.
+func appendLower(dst, name []byte) []byte {
+	if len(name) > longestName {
+		return name
 	}
-	var stack [longest]byte
-	b := append(stack[:0], name...)
-	for i, c := range b {
+	for _, c := range name {
 		if 'A' <= c && c <= 'Z' {
-			b[i] = c + 'a' - 'A'
+			c += 'a' - 'A'
 		}
+		dst = append(dst, c)
 	}
-	return string(b)
+	return dst
 }
+
+func lower(name []byte) string { return string(appendLower(nil, name)) }

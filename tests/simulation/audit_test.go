@@ -40,7 +40,7 @@ type audit struct {
 type tally struct {
 	redis, local           int // looked at
 	staleRedis, staleLocal int
-	marked                 int // at a node, and a read of it would say that it is stale
+	marked                 int // and a read of it would say that it is stale, or go further
 	absent                 int
 	// Of a node that heard nothing at some time since the commit, which it knows
 	// and says only after Options.Silence; not part of the above.
@@ -142,8 +142,13 @@ func (a *audit) lookRedis(t *tally, e *event, id int, horizon time.Duration) {
 		t.absent++
 		return
 	}
+	old := a.old(id, e.seq, seqIn(c.Payload))
+	if old && c.Generation < a.w.control.generation() { // whoever reads it asks the loader
+		t.marked++
+		return
+	}
 	t.redis++
-	if a.old(id, e.seq, seqIn(c.Payload)) {
+	if old {
 		t.staleRedis++
 		a.report(fmt.Sprintf("redis holds value %d version %s flags %d", seqIn(c.Payload), c.Version, c.Flags), e, id, horizon)
 	}
@@ -151,7 +156,7 @@ func (a *audit) lookRedis(t *tally, e *event, id int, horizon time.Duration) {
 
 func (a *audit) lookLocal(t *tally, e *event, id int, n *node, horizon time.Duration) {
 	l := n.now.Load()
-	c, ok := l.cache.Peek(keyOf(id))
+	c, ok := l.cache.Peek(keyIn(id, l.space))
 	stale := ok && a.old(id, e.seq, seqIn(c.Payload))
 	if stale {
 		// What a reader would be told, which Peek does not say.

@@ -18,6 +18,9 @@ type nodeBus struct {
 	late  []lateRecord
 	heard []uint64 // off.gaps
 
+	apply    func(key string, value []byte)
+	controls int // of the control topic, the records that were read
+
 	hushAt time.Duration
 }
 
@@ -56,6 +59,13 @@ func (b *nodeBus) pin() {
 	b.n.w.topic.mu.Lock()
 	defer b.n.w.topic.mu.Unlock()
 	b.n.w.topic.buses[b] = true
+}
+
+// Control implements localsync.ControlBus.
+func (b *nodeBus) Control(_ context.Context, apply func(key string, value []byte)) error {
+	b.apply = apply
+	b.follow()
+	return nil
 }
 
 // Run implements localsync.Bus.
@@ -130,9 +140,6 @@ func (b *nodeBus) caughtUp() {
 	}
 }
 
-// fetchMost is how many records of a partition one fetch brings.
-const fetchMost = 100
-
 // deliver hands on what is there and reports whether there may be more.
 func (b *nodeBus) deliver(sink localsync.Sink) (more bool) {
 	w, now := b.n.w, b.n.w.now()
@@ -145,14 +152,15 @@ func (b *nodeBus) deliver(sink localsync.Sink) (more bool) {
 		sink.Record(l.part, l.bytes)
 	}
 	b.late = kept
+	b.follow()
 	for p := range b.next {
 		part := int32(p) //nolint:gosec // a handful
-		rs, ok := w.topic.fetch(part, b.next[p], fetchMost)
+		rs, ok := w.topic.fetch(part, b.next[p], w.fetchMost)
 		if !ok {
 			panic("a node asks for records that the topic does not keep")
 		}
 		b.next[p] += len(rs)
-		more = more || len(rs) == fetchMost
+		more = more || len(rs) == w.fetchMost
 		for _, r := range rs {
 			if b.n.dice.chance(w.lost) {
 				b.tell(r.bytes, "misses")
@@ -182,7 +190,7 @@ func (b *nodeBus) tell(record []byte, what string) {
 // spoil is where protections are switched off.
 func (b *nodeBus) spoil(part int32, record []byte) []byte {
 	o := &b.n.w.off
-	if !o.floors && !o.gaps {
+	if !o.floors && !o.gaps && !o.pace {
 		return record
 	}
 	r, err := rowtide.DecodeBatch(record)
@@ -191,6 +199,9 @@ func (b *nodeBus) spoil(part int32, record []byte) []byte {
 	}
 	if o.floors {
 		b.strip(&r)
+	}
+	if o.pace {
+		r.SentAt = time.Now()
 	}
 	if o.gaps {
 		b.renumber(part, &r)

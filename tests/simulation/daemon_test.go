@@ -25,6 +25,7 @@ type daemon struct {
 	bus   *publisher.Kafka
 	from  int
 	term  uint64
+	mod   *aggregator.Module
 }
 
 var (
@@ -32,9 +33,9 @@ var (
 	busConfig = publisher.Config{Topic: "t"}.WithDefaults()
 )
 
-func compile() []*aggregator.Module {
+func compile(space uint16) []*aggregator.Module {
 	mods, err := aggregator.Compile([]aggregator.ModuleConfig{{
-		Name: module, Key: "{id}", TTL: time.Hour, From: &aggregator.FromConfig{Table: table.String(), Columns: []string{"id", "seq"}},
+		Name: module, Version: space, Key: "{id}", TTL: time.Hour, From: &aggregator.FromConfig{Table: table.String(), Columns: []string{"id", "seq"}},
 	}})
 	if err != nil {
 		panic(err)
@@ -45,11 +46,10 @@ func compile() []*aggregator.Module {
 // runDaemon starts a daemon again and again until the world ends.
 func (w *world) runDaemon() {
 	d := w.dice(diceDaemon)
-	mods := compile()
 	for w.life.Err() == nil {
 		w.trace.note(everyKey, "daemon starts", -1, 0, 0)
 		one := &daemon{w: w, dice: d, rdb: w.redis.client(d, 0, byDaemon)}
-		err := one.open(mods)
+		err := one.open()
 		if err == nil {
 			err = one.run()
 		}
@@ -86,7 +86,7 @@ func (d *daemon) elect(ctx context.Context) error {
 	return nil
 }
 
-func (d *daemon) open(mods []*aggregator.Module) error {
+func (d *daemon) open() error {
 	ctx := d.w.life
 	if err := d.elect(ctx); err != nil {
 		return err
@@ -108,6 +108,9 @@ func (d *daemon) open(mods []*aggregator.Module) error {
 	if d.w.off.order {
 		sink = &hasty{Sink: sink, w: d.w}
 	}
+	mods := compile(spaceAt(d.w.bumps, d.w.now()))
+	d.mod = mods[0]
+	d.announce()
 	d.agg = aggregator.New(aggregator.Config{}.WithDefaults(), mods, aggregator.Outside{Sink: sink, Checkpoint: d}, quiet, aggregator.NopObserver{})
 	return nil
 }
@@ -116,7 +119,8 @@ func (d *daemon) open(mods []*aggregator.Module) error {
 func (d *daemon) run() error {
 	ctx, kill := context.WithCancelCause(d.w.life)
 	defer kill(nil)
-	defer time.AfterFunc(d.dice.gap(d.w.killEvery), func() { kill(errKilled) }).Stop()
+	life := min(d.dice.gap(d.w.killEvery), untilNext(d.w.bumps, d.w.now()))
+	defer time.AfterFunc(life, func() { kill(errKilled) }).Stop()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return d.follow(ctx) })
 	g.Go(func() error { return d.agg.Run(ctx) })
@@ -143,6 +147,9 @@ func (d *daemon) follow(ctx context.Context) error {
 			continue
 		}
 		for _, e := range es {
+			if e.mass {
+				d.raise(e)
+			}
 			if err := d.agg.HandleTx(ctx, e.tx); err != nil {
 				return err
 			}
@@ -205,14 +212,14 @@ func newZombie(w *world) *zombie {
 // later writes and broadcasts e's changes under the term of the zombie's election;
 // every other time they were written before it fell asleep.
 func (z *zombie) later(e *event, d time.Duration) {
-	term, wrote := z.w.deposed.Load(), z.dice.chance(0.5)
+	term, wrote, space := z.w.deposed.Load(), z.dice.chance(0.5), uint16(z.w.space.Load())
 	z.w.wg.Go(func() {
 		pass(d)
 		z.turn <- struct{}{}
 		defer func() { <-z.turn }()
 		var out []rowtide.Entry
 		for i := range e.tx.Changes {
-			out = append(out, entryOf(e, i))
+			out = append(out, entryOf(e, i, space))
 			z.w.trace.note(e.ids[i], "zombie", -1, e.seq, e.tx.Version)
 		}
 		r := publisher.NewRedis(z.rdb, prefix, quiet, publisher.NopObserver{}, publisher.WithFence(termKey, term))
@@ -222,8 +229,8 @@ func (z *zombie) later(e *event, d time.Duration) {
 	})
 }
 
-func entryOf(e *event, i int) rowtide.Entry {
-	out := rowtide.Entry{Key: keyOf(e.ids[i]), Version: e.tx.Version, BuiltAt: e.tx.CommittedAt, TTL: time.Hour}
+func entryOf(e *event, i int, space uint16) rowtide.Entry {
+	out := rowtide.Entry{Key: keyIn(e.ids[i], space), Version: e.tx.Version, BuiltAt: e.tx.CommittedAt, TTL: time.Hour}
 	if after := e.tx.Changes[i].After; after == nil {
 		out.Flags, out.TTL = rowtide.FlagEmpty|rowtide.FlagDeleted, 10*time.Minute
 	} else {

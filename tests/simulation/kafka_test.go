@@ -46,6 +46,11 @@ func (t *topic) append(part int32, bytes []byte) {
 	if len(p.records) > 1000 && p.records[500].at < now-keepStates {
 		p.records, p.first = slices.Clone(p.records[500:]), p.first+500
 	}
+	t.ring()
+}
+
+// ring wakes the nodes; mu is held.
+func (t *topic) ring() {
 	for b := range t.buses {
 		b.ring()
 	}

@@ -161,7 +161,7 @@ func newScene(t *testing.T, w *world) *scene {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.node.now.Store(&life{rdb, c, m})
+	s.node.now.Store(&life{rdb, c, m, 1})
 	<-s.ready
 	return s
 }

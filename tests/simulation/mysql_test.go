@@ -11,7 +11,11 @@ import (
 
 func itoa(n int) string { return strconv.Itoa(n) }
 
-var table = &rowtide.Table{Schema: "shop", Name: "row", Columns: []string{"id", "seq"}, PrimaryKey: []int{0}}
+var (
+	table = &rowtide.Table{Schema: "shop", Name: "row", Columns: []string{"id", "seq"}, PrimaryKey: []int{0}}
+	// rule is what many rows are shown with.
+	rule = &rowtide.Table{Schema: "shop", Name: "rule", Columns: []string{"id"}, PrimaryKey: []int{0}}
+)
 
 // database is the source: rows with their past, and the log of transactions. The
 // value of a row is the number of the transaction that wrote it.
@@ -45,6 +49,7 @@ type event struct {
 	at      time.Duration // in the log
 	visible time.Duration // to a SELECT
 	tx      *rowtide.Tx
+	mass    bool // the keys are not in the log, only what they all depend on
 }
 
 const keepStates = 30 * time.Second
@@ -63,17 +68,28 @@ func (db *database) fill() {
 	}
 }
 
-func (db *database) commit(ids []int, d *dice) *event {
+func (db *database) commit(ids []int, d *dice) *event { return db.write(&event{ids: ids}, d) }
+
+// massCommit changes what a quarter of the rows are shown with.
+func (db *database) massCommit(d *dice) *event {
+	e := &event{mass: true}
+	for id := d.n(4); id < len(db.rows); id += 4 {
+		e.ids = append(e.ids, id)
+	}
+	return db.write(e, d)
+}
+
+func (db *database) write(e *event, d *dice) *event {
 	now := db.w.now()
-	e := &event{ids: ids, at: now, visible: now}
+	e.at, e.visible = now, now
 	if d.chance(db.w.invisible) {
 		e.visible += d.upTo(db.w.invisibleFor)
 	}
-	slices.Sort(ids)
-	e.ids = slices.Compact(ids)
+	slices.Sort(e.ids)
+	e.ids = slices.Compact(e.ids)
 	remove := make([]bool, len(e.ids))
 	for i := range remove {
-		remove[i] = d.chance(db.w.deletes)
+		remove[i] = !e.mass && d.chance(db.w.deletes)
 	}
 	db.mu.Lock()
 	defer db.mu.Unlock()
@@ -93,6 +109,9 @@ func (db *database) commit(ids []int, d *dice) *event {
 	for i, id := range e.ids {
 		e.tx.Changes = append(e.tx.Changes, db.change(id, e, remove[i]))
 		db.w.trace.note(id, "commit", -1, e.seq, version)
+	}
+	if e.mass {
+		e.tx.Changes = []rowtide.Change{{Table: rule, Op: rowtide.OpInsert, After: []rowtide.Value{int64(e.seq)}}}
 	}
 	db.log = append(db.log, e)
 	db.prune(now)

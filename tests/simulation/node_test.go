@@ -25,6 +25,9 @@ type node struct {
 
 	mu     sync.Mutex
 	hushes []span // the latest, in which the node heard nothing or not everything yet
+
+	bumps []time.Duration // when it goes on with a new key space
+	lost  lost            // off.overtaken
 }
 
 type span struct{ from, to time.Duration }
@@ -33,11 +36,16 @@ type life struct {
 	rdb   *redis.Client
 	cache *localsync.Cache
 	rows  *localsync.Module[int64, int64]
+	space uint16
 }
 
 func (n *node) cache() *localsync.Cache { return n.now.Load().cache }
 
-func newNode(w *world, id int) *node { return &node{w: w, id: id, dice: w.dice(diceNode + uint64(id))} }
+func newNode(w *world, id int) *node {
+	n := &node{w: w, id: id, dice: w.dice(diceNode + uint64(id))}
+	n.bumps = n.plan()
+	return n
+}
 
 // live opens the node and restarts it now and then, until the world ends.
 func (n *node) live(t *testing.T) {
@@ -49,7 +57,7 @@ func (n *node) live(t *testing.T) {
 	n.w.wg.Go(func() {
 		for n.w.life.Err() == nil {
 			select {
-			case <-time.After(n.dice.gap(n.w.restarts)):
+			case <-time.After(min(n.dice.gap(n.w.restarts), untilNext(n.bumps, n.w.now()))):
 				n.close()
 				n.open(t)
 			case <-n.w.life.Done():
@@ -72,7 +80,7 @@ func (n *node) open(t *testing.T) {
 	rdb := n.w.redis.client(n.dice, n.w.redisPauses, n.id)
 	opt := localsync.Options{
 		Redis: rdb, Bus: newNodeBus(n), Logger: quiet, MaxBytes: 1 << 20, Prefix: prefix,
-		FloorAge: 10 * time.Second, ReportEvery: -1, Observer: watcher{n: n},
+		FloorAge: 10 * time.Second, MaxFloors: n.w.maxFloors, ReportEvery: -1, Observer: &watcher{n: n},
 	}
 	if n.w.off.watermark {
 		opt.ReplicaLag = 1
@@ -90,16 +98,17 @@ func (n *node) open(t *testing.T) {
 			t.Error(err)
 			return
 		}
+		space := spaceAt(n.bumps, n.w.now())
 		m, err := localsync.NewModule(c, localsync.ModuleConfig[int64]{
-			Name: module, TTL: time.Minute, Refresh: 5 * time.Second, MaxStale: time.Second,
+			Name: module, Version: space, Previous: space - 1, LoadTimeout: n.w.loadTimeout, TTL: time.Minute, Refresh: 5 * time.Second, MaxStale: time.Second,
 			Empty: localsync.Window{TTL: 10 * time.Second, Refresh: 3 * time.Second},
 		}, localsync.Codec[int64](codec{}), n.load)
 		if err != nil {
 			t.Error(err)
 			return
 		}
-		n.now.Store(&life{rdb, c, m})
-		n.w.trace.note(everyKey, "opens", n.id, 0, 0)
+		n.now.Store(&life{rdb, c, m, space})
+		n.w.trace.note(everyKey, "opens key space "+itoa(int(space)), n.id, 0, 0)
 		return
 	}
 }
@@ -110,17 +119,20 @@ func (n *node) load(_ context.Context, ids []int64) (map[int64]int64, error) {
 	if n.dice.chance(n.w.replicaReads) {
 		lag = n.dice.upTo(n.w.replicaLag)
 	}
+	began := n.w.now()
+	if n.w.off.before {
+		return n.foreknown(ids, lag), nil
+	}
 	rows := n.w.db.read(ids, lag)
 	for _, id := range ids {
 		n.w.trace.note(int(id), "reads the database", n.id, int(rows[id]), 0)
 	}
-	took := n.dice.upTo(n.w.loadTime)
-	if n.dice.chance(n.w.slowLoads) {
-		took += n.dice.upTo(n.w.slowLoadTime)
-	}
-	pass(took)
+	pass(n.loadTime())
 	if n.dice.chance(n.w.loadErrors) {
 		return nil, errors.New("the database is tired")
+	}
+	if n.w.off.overtaken {
+		n.lost.keep(n, began, ids, rows)
 	}
 	if n.w.off.fills {
 		n.fillAnyway(ids, rows)
@@ -128,12 +140,21 @@ func (n *node) load(_ context.Context, ids []int64) (map[int64]int64, error) {
 	return rows, nil
 }
 
+// loadTime is how long a load takes.
+func (n *node) loadTime() time.Duration {
+	took := n.dice.upTo(n.w.loadTime)
+	if n.dice.chance(n.w.slowLoads) {
+		took += n.dice.upTo(n.w.slowLoadTime)
+	}
+	return took
+}
+
 // fillAnyway is what a loader must not do: it brings back keys that were evicted.
 func (n *node) fillAnyway(ids []int64, rows map[int64]int64) {
 	n.w.redis.mu.Lock()
 	defer n.w.redis.mu.Unlock()
 	for _, id := range ids {
-		key := keyOf(int(id))
+		key := n.w.key(int(id))
 		if _, there := n.w.redis.get(key.Redis(prefix)); there || rows[id] == 0 {
 			continue
 		}
@@ -182,14 +203,28 @@ func (n *node) hushed(from, to time.Duration) bool {
 // watcher writes what the node hears into the trace.
 type watcher struct {
 	localsync.NopObserver
-	n *node
+	n         *node
+	forgotten []*atomic.Uint64 // off.forgotten
 }
 
-func (o watcher) Applied(inv rowtide.Invalidation, _ *rowtide.Batch) {
+// Opened implements localsync.Observer.
+func (o *watcher) Opened(c *localsync.Cache) {
+	if o.n.w.off.forgotten {
+		o.forgotten = forgetful(c)
+	}
+}
+
+func (o *watcher) Applied(inv rowtide.Invalidation, _ *rowtide.Batch) {
+	for _, f := range o.forgotten {
+		f.Store(0)
+	}
 	if id, err := strconv.Atoi(inv.Key.ID); err == nil {
 		o.n.w.trace.note(id, "hears", o.n.id, 0, inv.Version)
 	}
 }
+
+// Suspect implements localsync.Observer.
+func (o *watcher) Suspect(part int32, _ error) { o.n.lost.at(o.n, part) }
 
 // codec is that of the daemon's documents, by hand for speed.
 type codec struct{}

@@ -23,6 +23,14 @@ type off struct {
 	order      bool // Kafka first, then Redis, without waiting for it
 	repair     bool // a failover of Redis that lost writes goes unnoticed
 	checkpoint bool // saved when a transaction is taken in, not when it is acknowledged
+	pace       bool // what an outage kept back is heard as if it had just been sent
+	forgotten  bool // that floors were forgotten is forgotten, too
+	overtaken  bool // a load that was under way when records were missed gives the same when it is done again
+	behind     bool // what Redis gives bears the newest version that the node has heard of, whatever it is
+	look       bool // the second look at Redis sees what the first one saw
+	generation bool // nodes do not hear of a raised generation
+	before     bool // a load has read before it was asked: the watermark is taken after it
+	previous   bool // what the old key space holds is given out as the new one's
 }
 
 // hasty broadcasts first and leaves Redis to itself.

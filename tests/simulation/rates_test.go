@@ -23,6 +23,8 @@ type rates struct {
 	slowLoads    float64
 	slowLoadTime time.Duration // on top, up to
 	loadErrors   float64
+	loadTimeout  time.Duration // of one load, at a node; 0: localsync's own
+	maxFloors    int           // changes that a node remembers; 0: localsync's own
 
 	redisTime   time.Duration // one way, up to
 	redisPauses float64       // of a node's Redis calls: the answer is late (a pause of the process)
@@ -33,6 +35,7 @@ type rates struct {
 	failDown    time.Duration
 
 	busTime    time.Duration // record to node, up to
+	fetchMost  int           // records of a partition that one fetch brings: how fast a node catches up
 	lost       float64       // of records, at one node
 	late       float64       // of records come to one node a second time
 	lateBy     time.Duration
@@ -49,7 +52,12 @@ type rates struct {
 	downFor     [2]time.Duration
 	restarts    time.Duration // each node
 	sourceEvery time.Duration // the source fails over: a new log, whose positions start again
+	massEvery   time.Duration // one transaction changes a quarter of all rows, and the module's generation is raised
+	bumpEvery   time.Duration // the daemon, and some time before or after it each node, goes on with a new key space
 }
+
+// never is longer than any world lasts.
+const never = 1000 * time.Hour
 
 // usual are those of the design's test A where it names one; the rest is chosen to
 // let each protection matter.
@@ -67,7 +75,7 @@ func usual() rates {
 		redisTime: ms, redisPauses: 0.02, redisPause: 200 * ms,
 		evictEvery: 50 * ms, failEvery: 20 * time.Second, failLoses: [2]time.Duration{100 * ms, 200 * ms}, failDown: 100 * ms,
 
-		busTime: 20 * ms, lost: 5e-4, late: 0.01, lateBy: 3 * time.Second,
+		busTime: 20 * ms, fetchMost: 100, lost: 5e-4, late: 0.01, lateBy: 3 * time.Second,
 		acksLost: 1e-3, sendTime: 4 * ms,
 		hushEvery: 60 * time.Second, hush: [2]time.Duration{500 * ms, 8 * time.Second}, hushedLost: 0.25,
 
@@ -75,5 +83,6 @@ func usual() rates {
 
 		killEvery: 10 * time.Second, downFor: [2]time.Duration{50 * ms, 250 * ms},
 		restarts: 15 * time.Second, sourceEvery: 45 * time.Second,
+		massEvery: 10 * time.Second, bumpEvery: 20 * time.Second,
 	}
 }

@@ -61,7 +61,7 @@ func (r *memRedis) run() {
 		pass(r.dice.gap(r.w.evictEvery))
 		id := r.dice.n(r.w.keys)
 		r.mu.Lock()
-		delete(r.data, keyOf(id).Redis(prefix))
+		delete(r.data, r.w.key(id).Redis(prefix))
 		r.mu.Unlock()
 		r.w.trace.note(id, "redis evicts", -1, 0, 0)
 		if r.w.now() > fail {
@@ -296,10 +296,11 @@ func (r *memRedis) info() string {
 func (r *memRedis) entry(id int) (rowtide.Entry, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	v, ok := r.get(keyOf(id).Redis(prefix))
+	k := r.w.key(id)
+	v, ok := r.get(k.Redis(prefix))
 	if !ok {
 		return rowtide.Entry{}, false
 	}
-	e, err := rowtide.DecodeEnvelope(keyOf(id), []byte(v))
+	e, err := rowtide.DecodeEnvelope(k, []byte(v))
 	return e, err == nil
 }

@@ -17,6 +17,7 @@ type wire struct {
 	dice   *dice
 	pauses float64
 	by     int
+	seen   map[string]glimpse // off.look
 }
 
 // Who asks, beside the nodes.
@@ -33,7 +34,7 @@ func (r *memRedis) client(d *dice, pauses float64, by int) *redis.Client {
 		Dialer:                   func(context.Context, string, string) (net.Conn, error) { return r.channels.Dial() },
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}, // starts a goroutine
 	})
-	rdb.AddHook(wire{r, d, pauses, by})
+	rdb.AddHook(wire{r, d, pauses, by, map[string]glimpse{}})
 	return rdb
 }
 
@@ -58,6 +59,7 @@ func (w wire) call(cmds ...redis.Cmder) error {
 		err := errDown
 		if !down {
 			err = w.r.do(cmd, w.by)
+			w.spoil(cmd)
 		}
 		if cmd.SetErr(err); err != nil && first == nil {
 			first = err

@@ -38,6 +38,10 @@ type world struct {
 	audit  *audit
 	trace  *trace
 
+	control control
+	bumps   []time.Duration // when the daemon goes on with a new key space
+	space   atomic.Uint32   // the daemon's
+
 	remembered int           // the daemon's newest checkpoint, whatever Redis lost
 	deposed    atomic.Uint64 // the term before that of the daemon at work
 
@@ -103,6 +107,7 @@ const (
 	diceZombie
 	diceRedis
 	diceKafka
+	diceBumps
 	diceNode = 1000
 )
 
@@ -121,6 +126,7 @@ func (w *world) run(t *testing.T, copies int) *audit {
 	var stop context.CancelFunc
 	w.life, stop = context.WithCancel(t.Context())
 	w.trace = newTrace(w)
+	w.plan()
 	w.db = newDatabase(w)
 	w.redis = newMemRedis(w)
 	w.deposed.Store(1) // there is one from the first moment on
@@ -139,9 +145,14 @@ func (w *world) run(t *testing.T, copies int) *audit {
 	w.wg.Go(w.audit.run)
 
 	d := w.dice(diceWriter)
+	mass := d.gap(w.massEvery)
 	for w.audit.copies() < copies {
 		pass(d.gap(w.commitEvery))
 		w.commit(d)
+		if w.now() > mass {
+			mass = w.now() + d.gap(w.massEvery)
+			w.audit.expect(w.db.massCommit(d))
+		}
 	}
 	pass(horizons[len(horizons)-1] + time.Second) // the last commits' audits
 	w.audit.virtual = w.now()
@@ -173,6 +184,16 @@ func (w *world) commit(d *dice) {
 }
 
 func keyOf(id int) rowtide.Key { return keys[id] }
+
+// keyIn is a row's key in a key space.
+func keyIn(id int, space uint16) rowtide.Key {
+	k := keys[id]
+	k.Version = space
+	return k
+}
+
+// key is a row's key in the daemon's key space.
+func (w *world) key(id int) rowtide.Key { return keyIn(id, uint16(w.space.Load())) }
 
 var keys = func() []rowtide.Key {
 	out := make([]rowtide.Key, 10_000)
