@@ -37,13 +37,14 @@ func (in intake) Record(part int32, record []byte) {
 	}
 	misplaced := false
 	for i := range b.Items {
-		misplaced = c.apply(&b.Items[i], &b, now) != part || misplaced
+		misplaced = c.apply(&b.Items[i], &b, s.upTo, now) != part || misplaced
 	}
 	if misplaced && !l.mixed {
 		c.resized(int32(len(l.streams)), true, errMisplaced) //nolint:gosec // partitions are counted in int32
 	}
 	// After the items: a watermark says that all up to it has been applied.
 	c.marks.add(now, b.Watermark)
+	s.upTo = max(s.upTo, b.Watermark)
 	s.lag.Store(c.bs.heard(&b, c.opt.Now()))
 	if !s.pace.current(now, int64(b.SentAt.Sub(c.clock.start)), int64(c.opt.Silence)) {
 		return
@@ -93,14 +94,15 @@ func (c *Cache) suspect(part int32, now int64, cause error) {
 
 // apply raises one key's floor, resident or not, and swaps a pushed value in if
 // the key is resident. It returns the partition that a producer which counts them
-// as this node did at Open would have told it on.
-func (c *Cache) apply(inv *rowtide.Invalidation, b *rowtide.Batch, now int64) int32 {
+// as this node did at Open would have told it on. A value up to told is no news: a
+// repetition, perhaps of what stood before a change that was missed.
+func (c *Cache) apply(inv *rowtide.Invalidation, b *rowtide.Batch, told rowtide.Version, now int64) int32 {
 	var stack [96]byte
 	hash := nameHash(appendLocalName(stack[:0], inv.Key))
 	part := inv.Key.Partition(c.partitions)
 	resident := c.store.raise(hash, uint16(part), inv.Version, now)
 	c.bs.applied.Add(1)
-	if resident && (inv.Value != nil || inv.Empty) {
+	if resident && inv.Version > told && (inv.Value != nil || inv.Empty) {
 		c.push(inv, b, now)
 	}
 	c.opt.Observer.Applied(*inv, b)

@@ -336,6 +336,32 @@ func TestR6_LoadThatHungPastTheFloorsIsDoneAgain(t *testing.T) {
 	}
 }
 
+// More keys changed at once than are remembered: until the watermark has passed what
+// was forgotten nothing can be proven, which costs a key one load a second and not
+// several for each reader.
+func TestFloors_ForgettingTooEarlyIsNoStormOfLoads(t *testing.T) {
+	n, o := newNode(t, func(o *localsync.Options) { o.MaxFloors = 64 }), newOrigin()
+	m := n.events(o)
+	n.settle(100)
+	for id := range int64(2000) { // of one transaction: the watermark stays
+		n.invalidate(1000+id, 200)
+	}
+	n.pass(time.Millisecond)
+	o.set(1, "v")
+	for range 10 {
+		want(t, m, 1, "v")
+	}
+	if o.loads() > 1 {
+		t.Errorf("%d loads for ten reads, want 1", o.loads())
+	}
+	n.settle(200)
+	want(t, m, 1, "v")
+	n.idle(t)
+	if info := want(t, m, 1, "v"); info.Stale {
+		t.Errorf("%+v once the watermark is past it", info)
+	}
+}
+
 // R10, R14: a delete that is told again, after the floor of the insert behind it was
 // forgotten, is not the news that it was.
 func TestR10_RepeatedDeleteIsNotKeptOnceFloorsAreForgotten(t *testing.T) {

@@ -112,7 +112,7 @@ func (m *core) judge(row *meta, now int64, want rowtide.Version, silent bool) (v
 		}
 		return serve, false
 	}
-	// Loaded before any position was old enough to be claimed: from a replica that
+	// Loaded when there was no version to claim (see core.claim): from a replica that
 	// lags, it may be older than what nobody told this node (race R3).
 	unproven := row.version == 0
 	// What was verified at the very instant of the loss is suspect too.
@@ -173,7 +173,7 @@ func (m *core) fetch(ctx context.Context, jobs []job) []result {
 			r := wait(ctx, fs[i])
 			// A flight that was joined may have ended its read before the floor
 			// was raised that this reader came after: too old for us.
-			if r.err == nil && r.version < needs[i] && !mine[i] && round < maxRounds {
+			if r.err == nil && r.version < needs[i] && fs[i].need() < needs[i] && !mine[i] && round < maxRounds {
 				again = append(again, at)
 				continue
 			}

@@ -27,7 +27,8 @@
 //	     │  taken, waited long enough, or nothing that could be shared
 //	     ▼
 //	loader (batches) ── claims the aged watermark ─────► offered to Redis, kept, served
-//	     │  watermark below the floor: served once with Stale, kept nowhere
+//	     │  nothing proves it: served with Stale, given to no other node, and kept
+//	     │  for a second at most, where every key would be loaded by every reader
 //	     ▼
 //	failed: KeepLast serves the last value with Stale; Optional says ErrNotFound, Degraded
 //

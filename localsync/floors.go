@@ -7,8 +7,8 @@ import (
 )
 
 // floors holds, per key, the newest version that this node has heard of, whether
-// or not the key is resident: a value below its floor is never kept (races R1,
-// R9, R14). Two generations stand in for a ring: a floor lives between one and
+// or not the key is resident: a value below its floor is never kept as proven (races
+// R1, R9, R14). Two generations stand in for a ring: a floor lives between one and
 // two times the configured age, forgetting a generation costs nothing per key,
 // and nothing here has pointers. The owner's lock guards it.
 type floors struct {

@@ -95,6 +95,61 @@ func TestR25_LoadedRightAfterAMassChangeProvesNothing(t *testing.T) {
 	}
 }
 
+// What stands in is served while nothing better can be had for a moment: after it
+// Redis is asked, however long nobody read, and those who wait for one load share it.
+func TestR25_WhatStandsInIsAskedForAgain(t *testing.T) {
+	n, o := newNode(t), newOrigin()
+	m := n.events(o)
+	n.settle(100)
+	n.bus.control(control(func(c *rowtide.ModuleControl) { c.Generation = 1 }))
+	n.invalidate(1, 150)
+	n.pass(time.Millisecond)
+	for _, id := range []int64{1, 2} { // with a floor, and without
+		o.set(id, "before")
+		want(t, m, id, "before")
+	}
+	for _, id := range []int64{1, 2} {
+		e := rowtide.Entry{Key: eventKey(id), Version: 150, Generation: 1, BuiltAt: n.clock.Now(), TTL: time.Hour, Payload: []byte("after")}
+		if err := n.mr.Set(eventKey(id).Redis("rowtide"), string(e.AppendEnvelope(nil))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.pass(3 * time.Minute)
+	for _, id := range []int64{1, 2} {
+		if info := want(t, m, id, "after"); info.Stale || info.Level != localsync.LevelRedis {
+			t.Fatalf("event %d: %+v, want redis", id, info)
+		}
+	}
+}
+
+func TestR25_ReadersWhoWaitTogetherShareTheLoadThatProvesNothing(t *testing.T) {
+	n, o := newNode(t), newOrigin()
+	m := n.events(o)
+	n.settle(100)
+	n.put(1, 100, "before")
+	want(t, m, 1, "before")
+	n.bus.control(control(func(c *rowtide.ModuleControl) { c.Generation = 1 }))
+	n.pass(time.Millisecond)
+	o.set(1, "perhaps before")
+	reached, release := pause(o)
+	first := ask(t.Context(), m, 1)
+	await(t, "the load", reached)
+	var others []<-chan answer
+	for range 20 {
+		others = append(others, ask(t.Context(), m, 1))
+	}
+	<-time.After(50 * time.Millisecond) // most have joined; those who have not are served what stands in
+	close(release)
+	for _, a := range append(others, first) {
+		if got := reply(t, a); got.value != "perhaps before" || !got.info.Stale {
+			t.Errorf("%+v, want the load's, marked", got)
+		}
+	}
+	if o.loads() != 1 {
+		t.Errorf("%d loads, want 1", o.loads())
+	}
+}
+
 // R19, R3: a node that declares the new key space early hears of changes in it only
 // once the daemon writes it.
 func TestR19_LoadedRightAfterABumpProvesNothing(t *testing.T) {

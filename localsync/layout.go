@@ -4,6 +4,8 @@ import (
 	"errors"
 	"sync/atomic"
 	"time"
+
+	"github.com/rowtide/rowtide"
 )
 
 // unknownPartitions is how many parts the keys are divided into while nobody
@@ -27,6 +29,7 @@ type stream struct {
 	// Of the bus goroutine only.
 	heads heads
 	pace  pace
+	upTo  rowtide.Version // all up to it has been told; see Batch.Watermark
 }
 
 // layout is the topic's partitions. A key's part of this node ([Cache].parts) is

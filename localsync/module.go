@@ -58,6 +58,7 @@ func NewModule[K comparable, V any](
 	}
 	m.core.live.policy.Store(&m.core.policy)
 	m.core.live.turnedAt.Store(never)
+	m.core.live.announcedAt = never
 	if loader != nil {
 		m.core.load = m.loadWith(loader)
 	}
@@ -135,9 +136,12 @@ func (m *Module[K, V]) GetMany(ctx context.Context, ks []K) (map[K]V, error) {
 		return nil, ErrClosed
 	}
 	out := make(map[K]V, len(ks))
-	failed := map[K]error{}
+	var failed map[K]error
 	put := func(k K, v V, r *result) {
 		if v = m.finish(ctx, k, v, r); r.err != nil {
+			if failed == nil {
+				failed = map[K]error{}
+			}
 			failed[k] = r.err
 		} else if !r.empty {
 			out[k] = v

@@ -222,7 +222,7 @@ func (m *core) loadBatch(ctx context.Context, a *attempt, fs []*flight) (again [
 		}
 		e := m.entry(a, f, answers[i])
 		floor, forgotten := m.c.store.floor(f.hash), rowtide.Version(m.c.parts[f.part].forgotten.Load())
-		least, more := max(floor, f.need(), forgotten), !a.last && !f.force
+		proven, more := e.Version >= max(floor, f.need(), forgotten) && !m.blind(a, f), !a.last && !f.force
 		switch {
 		case m.overtaken(a, f):
 			if more {
@@ -230,18 +230,18 @@ func (m *core) loadBatch(ctx context.Context, a *attempt, fs []*flight) (again [
 			} else {
 				m.unproven(a, f, e)
 			}
-		case e.Version >= least && (e.Version == 0 || !m.informed(f.part)):
+		case proven && (e.Version == 0 || !m.informed(f.part)):
 			if !m.settle(a, f, LevelLoader, e) {
 				again = append(again, f)
 			}
-		case e.Version >= least:
+		case proven:
 			good, entries = append(good, f), append(entries, e)
 		case floor > f.floor && more:
 			// The key changed during the load: Redis has the change (race R1).
 			m.refused(RefusedFloor)
 			f.shared = true
 			again = append(again, f)
-		case forgotten > a.watermark && more:
+		case forgotten > a.watermark && m.c.parts[f.part].forgotAt.Load() >= a.began && more:
 			// The load hung for so long that floors raised meanwhile are forgotten.
 			m.refused(RefusedForgotten)
 			again = append(again, f)
@@ -266,16 +266,16 @@ func (m *core) entry(a *attempt, f *flight, l loaded) rowtide.Entry {
 
 // unproven lands a flight with a loaded value that may not claim to include the
 // newest change this node heard of: it is served once, and kept nowhere. But for what
-// may claim nothing whatever it is, since all of the module would be loaded by every
-// reader until it may.
+// may claim too little whatever its key is, since all would be loaded by every reader
+// until it may.
 func (m *core) unproven(a *attempt, f *flight, e rowtide.Entry) {
 	m.refused(RefusedFloor)
 	if f.refresh {
 		m.c.store.hush(f.hash, m.c.now(), f.refresh)
 	}
-	if m.blind(a, f) {
+	if m.blind(a, f) || uint64(a.watermark) < m.c.parts[f.part].forgotten.Load() {
 		m.c.store.standIn(&candidate{
-			slot: f.slot, entry: e, began: a.began, soft: retryAfter, hard: m.rules().window(e.Empty()).TTL,
+			slot: f.slot, entry: e, began: a.began, hard: m.rules().window(e.Empty()).TTL, mends: f.force,
 		}, f.floor, m.doubt(f.part), m.c.now())
 	}
 	m.land(f, result{

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rowtide/rowtide"
 	"github.com/rowtide/rowtide/localsync"
 )
 
@@ -104,6 +105,30 @@ func TestR7_LoadOvertakenByAGapIsDoneAgain(t *testing.T) {
 	if e, _ := n.inRedis(1); string(e.Payload) != "new" {
 		t.Errorf("redis was given %q, want new", e.Payload)
 	}
+}
+
+// R7: a delete is heard, the insert behind it is missed, and the delete is told again:
+// that is no news, and does not vouch for what is kept.
+func TestR7_RepeatedDeleteAfterAGapIsNoNews(t *testing.T) {
+	n, o := newNode(t), newOrigin()
+	m := n.events(o)
+	n.settle(100)
+	n.commit(1, 90, "first")
+	want(t, m, 1, "first")
+	gone := func() {
+		n.bus.batch(n.part(1), n.clock.Now(), n.wm, rowtide.Invalidation{Key: eventKey(1), Version: 200, Empty: true})
+	}
+	gone()
+	n.put(1, 300, "second")
+	n.wm = 300
+	n.bus.lose(n.part(1))
+	n.beat()
+	n.silence(time.Second)
+	gone()
+	if e, ok := n.cache.Peek(eventKey(1)); ok {
+		t.Fatalf("the node would serve %+v", e)
+	}
+	want(t, m, 1, "second")
 }
 
 // R7: after an outage of the bus, what was said meanwhile comes first. Until it is

@@ -236,9 +236,10 @@ func (s *store) keep(c *candidate, now int64) Refusal {
 }
 
 // standIn keeps a loaded value that may claim nothing, for its readers to be served it
-// as Stale until retryAfter and in place of a load each. Where a row is in doubt it
-// takes over the row's bytes and none of its claims; what is not in doubt stays, and so
-// does what was heard of above the floor that the load began with.
+// as Stale until retryAfter, in place of a load each; it may be older than the floor.
+// Where a row is in doubt it takes over the row's bytes and none of its claims. What is
+// not in doubt stays unless it does not decode, and so does what was heard of above the
+// floor that the load began with.
 func (s *store) standIn(c *candidate, floor rowtide.Version, doubt, now int64) {
 	sh := s.shard(c.hash)
 	sh.lock()
@@ -247,12 +248,13 @@ func (s *store) standIn(c *candidate, floor rowtide.Version, doubt, now int64) {
 	next := c.meta()
 	old, ok := sh.rows[c.hash]
 	if ok && now < old.hardAt() && !old.has(metaDegraded) && old.version > 0 {
-		if old.verified > doubt {
+		if old.verified > doubt && !c.mends {
 			return
 		}
 		old.flags = old.flags&^(metaFill|metaEmpty) | next.flags
 		next = old
 	}
+	next.flags |= metaInvalid
 	next.hush(now, false)
 	blob := pack(c.name, c.entry.AppendEnvelope(nil))
 	if sh.floors.of(c.hash) > floor || footprint(blob) > s.biggest {

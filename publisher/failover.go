@@ -55,6 +55,8 @@ type Failover[P any] struct {
 	rdb redis.UniversalClient
 	log *slog.Logger
 
+	asking chan struct{} // holds a token during Check
+
 	mu    sync.Mutex
 	saved *P                  // the point saved last
 	mute  bool                // a primary that tells nothing has been told of
@@ -77,7 +79,7 @@ type mark[P any] struct {
 
 // NewFailover makes a watch of the primaries of rdb. It does no I/O.
 func NewFailover[P any](rdb redis.UniversalClient, log *slog.Logger) *Failover[P] {
-	return &Failover[P]{rdb: rdb, log: log, known: map[string]*past[P]{}}
+	return &Failover[P]{rdb: rdb, log: log, asking: make(chan struct{}, 1), known: map[string]*past[P]{}}
 }
 
 // Saved notes a point that has been saved: everything before it is acknowledged.
@@ -92,6 +94,14 @@ func (f *Failover[P]) Saved(p P) {
 // acknowledged before; a *[RewoundError] that one may have, and so does every
 // later call; any other error that it cannot be told now.
 func (f *Failover[P]) Check(ctx context.Context) error {
+	// One at a time: an older answer judged after a newer one would look like a step
+	// back.
+	select {
+	case f.asking <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-f.asking }()
 	f.mu.Lock()
 	saved := f.saved // before the question: what comes later may have a later offset
 	f.mu.Unlock()

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -245,6 +246,33 @@ func TestFailover_SteadyOperationIsNoFailover(t *testing.T) {
 	}
 	write()
 	checkHeld(t, f.rdb, "p", upTo(f.next))
+}
+
+// The watch looks by itself and before each checkpoint: of two answers the older one,
+// should it come last, is no step back.
+func TestFailover_LooksAtOnceAreNoFailover(t *testing.T) {
+	primary := privateRedis(t, testenv.Options{Flags: []string{"--repl-diskless-sync-delay", "0"}})
+	replica := privateRedis(t, testenv.Options{ReplicaOf: primary.Addr}) // without one no offset grows
+	if err := replica.AwaitReplica(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	rdb := dial(t, &redis.Options{Addr: primary.Addr})
+	watch := publisher.NewFailover[int](rdb, quiet())
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	var g sync.WaitGroup
+	for range 8 {
+		g.Go(func() {
+			for n := 0; ctx.Err() == nil; n++ {
+				err := errors.Join(rdb.Set(ctx, "k", n, 0).Err(), watch.Check(ctx))
+				if err != nil && ctx.Err() == nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	g.Wait()
 }
 
 // A server that came back without what it had is noticed by Run, also when

@@ -40,8 +40,8 @@ func newRun() *cobra.Command {
 			for {
 				err := runDaemon(c.Context(), path, cfg, log)
 				switch {
-				case c.Context().Err() != nil && deposed(err):
-					log.Warn("stopped; the other daemon reads again what this one had not written", "err", err)
+				case c.Context().Err() != nil && (deposed(err) || errors.Is(err, errStartAgain)):
+					log.Warn("stopped; the next daemon reads again what this one had not written", "err", err)
 					return nil
 				case c.Context().Err() != nil:
 					return err

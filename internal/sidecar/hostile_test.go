@@ -151,6 +151,21 @@ func TestLimits_ManyKeys(t *testing.T) {
 	}
 }
 
+// A first word that is too large is not the second one, and is answered.
+func TestLimits_AHugeCommandNameIsAnswered(t *testing.T) {
+	r := newRig(t, func(c *sidecar.Config) { c.MaxRequest = 16 << 10 })
+	c := r.dial()
+	huge := strings.Repeat("x", 20<<10)
+	for _, words := range [][]string{{huge}, {huge, "POST"}, {huge, "PING"}} {
+		if got := c.do(words...); !strings.Contains(got, "the request is too large") {
+			t.Errorf("%.20q and %d more words: %.100q", words[0], len(words)-1, got)
+		}
+	}
+	if got := c.do("PING"); got != "+PONG\r\n" {
+		t.Errorf("PING: %q", got)
+	}
+}
+
 // A length that was said is not room that was made.
 func TestMalformed_LengthsAloneTakeNoMemory(t *testing.T) {
 	r := newRig(t)

@@ -45,6 +45,8 @@ type requests struct {
 	bytes []byte
 	ends  []int
 	large bool // arguments are missing
+	// nameless: the command's own name is among them.
+	nameless bool
 }
 
 func newRequests(r io.Reader, maxArgs, maxBytes int) *requests {
@@ -70,6 +72,7 @@ func (q *requests) next() error {
 		q.r = bufio.NewReaderSize(q.from, pipelineBuffer)
 	}
 	q.args, q.bytes, q.ends, q.large = q.args[:0], q.bytes[:0], q.ends[:0], false
+	q.nameless = false
 	line, err := q.line("too big inline request")
 	if err != nil {
 		return err
@@ -122,7 +125,7 @@ func (q *requests) argument(keep bool, most int) error {
 		return protocolError("invalid bulk length")
 	}
 	if !keep || len(q.bytes)+n > most {
-		q.large = true
+		q.large, q.nameless = true, q.nameless || len(q.ends) == 0
 		if _, err := q.r.Discard(n); err != nil {
 			return err
 		}

@@ -53,7 +53,7 @@ func (c *session) run() {
 			return
 		}
 		c.renew = true
-		if len(c.q.args) == 0 {
+		if len(c.q.args) == 0 && !c.q.large {
 			continue
 		}
 		c.s.counts.commands.Add(1)
@@ -120,13 +120,22 @@ func (c *session) flush() bool {
 	return err == nil
 }
 
+func (c *session) tooLarge() {
+	c.fail(fmt.Sprintf("ERR the request is too large: at most %d keys (node.max_keys) and %d bytes (node.max_request); ask for fewer at a time", c.s.cfg.MaxKeys, c.s.cfg.MaxRequest))
+}
+
 // dispatch answers the present request.
 func (c *session) dispatch() {
 	var stack [longestName]byte
-	name := appendLower(stack[:0], c.q.args[0])
+	name := stack[:0]
+	if !c.q.nameless {
+		name = appendLower(name, c.q.args[0])
+	}
 	cmd := c.s.commands[string(name)]
 	began := len(c.b)
 	switch {
+	case c.q.nameless && c.authenticated:
+		c.tooLarge()
 	case !c.authenticated && (cmd == nil || !cmd.open):
 		c.fail("NOAUTH Authentication required.")
 	case cmd == nil && writes[string(name)]:
@@ -138,7 +147,7 @@ func (c *session) dispatch() {
 		c.quit = string(name) == "post" || string(name) == "host:"
 		c.fail(unknownCommand(c.q.args))
 	case c.q.large:
-		c.fail(fmt.Sprintf("ERR the request is too large: at most %d keys (node.max_keys) and %d bytes (node.max_request); ask for fewer at a time", c.s.cfg.MaxKeys, c.s.cfg.MaxRequest))
+		c.tooLarge()
 	case !cmd.takes(len(c.q.args)):
 		c.wrongArity(cmd.name)
 	default:
