@@ -112,10 +112,16 @@ func TestHTTP_SlowReaderIsCut(t *testing.T) {
 	}
 	// A connection that only rested is served, however long after.
 	c = dial(t, "tcp", srv.Listener.Addr().String())
-	for range 2 {
+	end := time.Now().Add(patience)
+	for served := 0; served < 2; {
 		c.send("GET /v1/event/2 HTTP/1.1\r\nHost: x\r\n\r\n")
 		res, err := http.ReadResponse(bufio.NewReader(c), nil)
-		if err != nil || res.StatusCode != 404 {
+		switch {
+		case err == nil && res.StatusCode == 404:
+			served++
+		case err == nil && res.StatusCode == 503 && time.Now().Before(end):
+			// The large value was slow, and Redis is left alone for a moment.
+		default:
 			t.Fatal(res, err)
 		}
 		res.Body.Close()
