@@ -126,5 +126,5 @@ func (c *Cache) push(inv *rowtide.Invalidation, b *rowtide.Batch, now int64) {
 	}
 	w := rules.window(inv.Empty)
 	// A refusal leaves the entry marked: the next read goes to Redis.
-	c.store.keep(&candidate{slot: c.slot(inv.Key), entry: e, began: now, soft: w.Refresh, hard: w.TTL, told: true, turnedAt: m.live.turnedAt.Load()}, now)
+	c.store.keep(&candidate{slot: c.slot(inv.Key), entry: e, began: now, soft: w.Refresh, hard: w.TTL, turnedAt: m.live.turnedAt.Load()}, now)
 }

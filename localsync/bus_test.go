@@ -371,6 +371,8 @@ func TestR10_RepeatedDeleteIsNotKeptOnceFloorsAreForgotten(t *testing.T) {
 	n.commit(1, 90, "first")
 	want(t, m, 1, "first")
 	n.invalidate(1, 300)
+	n.wm = 300
+	n.beat()
 	n.forgetFloors()
 	n.bus.batch(n.part(1), n.clock.Now(), n.wm, rowtide.Invalidation{Key: eventKey(1), Version: 200, Empty: true})
 	if e, ok := n.cache.Peek(eventKey(1)); ok {

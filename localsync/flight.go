@@ -41,8 +41,8 @@ func (f *flight) need() rowtide.Version { return max(f.floor, f.resident, f.want
 // attempt is one pass of a flight through Redis and the loader.
 type attempt struct {
 	began int64
-	// watermark is what loaded values may claim at most, see claim. It is taken before anything is
-	// read: a version read after the value would claim too much (race R17).
+	// watermark is what loaded values may claim at most, see claim. It is taken before
+	// anything is read: a version read after the value would claim too much (race R17).
 	watermark rowtide.Version
 	// generation, like watermark, is as of before the reading.
 	generation uint32

@@ -189,7 +189,6 @@ type candidate struct {
 	began      int64 // when the read of it began
 	soft, hard time.Duration
 	loaded     bool  // by this node's loader, as against read from Redis or pushed
-	told       bool  // by the bus, perhaps not for the first time
 	turnedAt   int64 // of the module; what was verified before is to be read again
 	degraded   bool
 	mends      bool // what is resident does not decode
@@ -284,8 +283,7 @@ func (s *store) refuse(sh *shard, c *candidate) Refusal {
 	// A loaded value claims an aged watermark, which is above all that was
 	// forgotten unless the load or the bus hung. What Redis holds is the truth of
 	// its moment, so only a read that began before the forgetting is in doubt.
-	// What the bus tells it may tell again.
-	inDoubt := c.loaded || c.told || c.began <= p.forgotAt.Load()
+	inDoubt := c.loaded || c.began <= p.forgotAt.Load()
 	if inDoubt && uint64(c.entry.Version) < p.forgotten.Load() {
 		return RefusedForgotten
 	}

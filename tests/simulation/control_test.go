@@ -102,7 +102,10 @@ func (n *node) plan() []time.Duration {
 
 func spaceAt(bumps []time.Duration, now time.Duration) uint16 {
 	space := uint16(1)
-	for space <= uint16(len(bumps)) && bumps[space-1] <= now { //nolint:gosec // 1000 at most
+	for _, at := range bumps { // in order
+		if at > now {
+			break
+		}
 		space++
 	}
 	return space

@@ -75,7 +75,7 @@ func TestMemRedis_OverwriteAgreesWithTheScript(t *testing.T) {
 			keys, args = append(keys, k.Redis(prefix)), append(args, e.AppendEnvelope(nil), int64(d.n(2)*3_600_000))
 		}
 		if fence {
-			keys, args = append(keys, termKey), append(args, uint64(1+d.n(12))) //nolint:gosec // a small number
+			keys, args = append(keys, termKey), append(args, int64(1+d.n(12)))
 		}
 		b.same(script, keys, args...)
 		b.alike(keys...)
