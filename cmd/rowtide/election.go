@@ -55,6 +55,9 @@ type lease struct {
 	ttl   time.Duration
 	term  uint64 // 0: not elected
 	log   *slog.Logger
+
+	stop context.CancelFunc // ends the renewals; nil before keep
+	lost chan error         // how they ended: nil after stop
 }
 
 func newLease(rdb redis.UniversalClient, prefix, name string, ttl time.Duration, log *slog.Logger) *lease {
@@ -100,9 +103,28 @@ func (l *lease) win(ctx context.Context) error {
 	}
 }
 
-// hold renews the lease until ctx ends (nil) or another daemon has it. While Redis
-// is away nobody else can be elected, so the work goes on.
+// keep renews the lease until release. It begins with the election: what a daemon
+// has to do before its first change may take longer than a lease.
+func (l *lease) keep() {
+	ctx, stop := context.WithCancel(context.Background())
+	l.stop, l.lost = stop, make(chan error, 1)
+	go func() { l.lost <- l.renew(ctx) }()
+}
+
+// hold blocks until ctx ends (nil) or another daemon has the lease.
 func (l *lease) hold(ctx context.Context) error {
+	select {
+	case err := <-l.lost:
+		l.lost <- err // for release
+		return err
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+// renew renews the lease until ctx ends (nil) or another daemon has it. While Redis
+// is away nobody else can be elected, so the work goes on.
+func (l *lease) renew(ctx context.Context) error {
 	tick := time.NewTicker(l.ttl / renewals)
 	defer tick.Stop()
 	away := false
@@ -133,6 +155,10 @@ func (l *lease) hold(ctx context.Context) error {
 func (l *lease) release() {
 	if l.term == 0 {
 		return
+	}
+	if l.stop != nil {
+		l.stop()
+		<-l.lost // a renewal under way would take it again
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()

@@ -17,8 +17,9 @@ func leases(t *testing.T, n int) (*miniredis.Miniredis, []*lease) {
 	var out []*lease
 	for range n {
 		rdb := redis.NewClient(&redis.Options{Addr: mini.Addr()})
-		t.Cleanup(func() { rdb.Close() })
-		out = append(out, newLease(rdb, "shop", "main", time.Second, slog.New(slog.DiscardHandler)))
+		l := newLease(rdb, "shop", "main", time.Second, slog.New(slog.DiscardHandler))
+		t.Cleanup(func() { l.release(); rdb.Close() })
+		out = append(out, l)
 	}
 	return mini, out
 }
@@ -68,6 +69,7 @@ func TestLease_ThatEndedIsRenewedUnlessSomebodyWasElected(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
+	l[0].keep()
 	if err := l[0].hold(ctx); !errors.Is(err, errDeposed) {
 		t.Errorf("%v, want errDeposed", err)
 	}
@@ -82,6 +84,7 @@ func TestLease_OutageOfRedisDeposesNobody(t *testing.T) {
 	if err := l[0].win(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	l[0].keep()
 	mini.SetError("LOADING wait")
 	ctx, cancel := context.WithTimeout(t.Context(), l[0].ttl)
 	defer cancel()
@@ -91,6 +94,28 @@ func TestLease_OutageOfRedisDeposesNobody(t *testing.T) {
 	mini.SetError("")
 	if got := l[0].try(t); got != l[0].term {
 		t.Errorf("renewed for term %d, want %d", got, l[0].term)
+	}
+}
+
+// A daemon connects, loads schemas and announces before it looks at its lease.
+func TestLease_IsKeptFromTheElectionOn(t *testing.T) {
+	mini, l := leases(t, 2)
+	if err := l[0].win(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	l[0].keep()
+	for range 6 { // three leases
+		<-time.After(l[0].ttl / 2)
+		mini.FastForward(l[0].ttl / 2)
+		if got := l[1].try(t); got != 0 {
+			t.Fatalf("another was elected for term %d while the first was starting", got)
+		}
+	}
+	l[0].release()
+	mini.FastForward(2 * time.Millisecond)
+	<-time.After(l[0].ttl / renewals) // a renewal that outlived the release would take it back
+	if got := l[1].try(t); got == 0 {
+		t.Error("the lease is not free after the release")
 	}
 }
 

@@ -71,6 +71,7 @@ func (d *daemon) elect(ctx context.Context) error {
 	if d.lease.win(ctx) != nil {
 		return errNeverElected
 	}
+	d.lease.keep()
 	d.seen.Elected(d.lease.term)
 	return nil
 }

@@ -20,7 +20,7 @@ import (
 // the lease until then, and a standby is elected right after.
 func TestRoles_TheLeaseIsHeldThroughTheDrain(t *testing.T) {
 	d := newDivided(t, testenv.StartMariaDB)
-	election := []string{"ROWTIDE_ELECTION_ENABLED=true", "ROWTIDE_ELECTION_LEASE=500ms"}
+	election := []string{"ROWTIDE_ELECTION_ENABLED=true", "ROWTIDE_ELECTION_LEASE=1s"}
 	p := d.ready(d.start("all", election...))
 	d.comesThrough(20 * time.Second)
 	standby := d.start("all", append(election, "ROWTIDE_SOURCE_SERVER_ID=5001")...)
@@ -51,7 +51,7 @@ func TestRoles_TheLeaseIsHeldThroughTheDrain(t *testing.T) {
 	unlocked := make(chan struct{})
 	go func() {
 		defer close(unlocked)
-		<-time.After(2 * time.Second) // four leases
+		<-time.After(4 * time.Second) // four leases
 		if _, err := lock.ExecContext(ctx, "UNLOCK TABLES"); err != nil {
 			t.Error(err)
 		}
