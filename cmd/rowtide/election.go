@@ -57,7 +57,8 @@ type lease struct {
 	log   *slog.Logger
 
 	stop context.CancelFunc // ends the renewals; nil before keep
-	lost chan error         // how they ended: nil after stop
+	kept chan struct{}      // closed at their end
+	lost error              // why they ended, of kept
 }
 
 func newLease(rdb redis.UniversalClient, prefix, name string, ttl time.Duration, log *slog.Logger) *lease {
@@ -107,16 +108,18 @@ func (l *lease) win(ctx context.Context) error {
 // has to do before its first change may take longer than a lease.
 func (l *lease) keep() {
 	ctx, stop := context.WithCancel(context.Background())
-	l.stop, l.lost = stop, make(chan error, 1)
-	go func() { l.lost <- l.renew(ctx) }()
+	l.stop, l.kept = stop, make(chan struct{})
+	go func() {
+		defer close(l.kept)
+		l.lost = l.renew(ctx)
+	}()
 }
 
 // hold blocks until ctx ends (nil) or another daemon has the lease.
 func (l *lease) hold(ctx context.Context) error {
 	select {
-	case err := <-l.lost:
-		l.lost <- err // for release
-		return err
+	case <-l.kept:
+		return l.lost
 	case <-ctx.Done():
 		return nil
 	}
@@ -158,7 +161,7 @@ func (l *lease) release() {
 	}
 	if l.stop != nil {
 		l.stop()
-		<-l.lost // a renewal under way would take it again
+		<-l.kept // a renewal under way would take it again
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()

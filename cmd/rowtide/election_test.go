@@ -18,7 +18,8 @@ func leases(t *testing.T, n int) (*miniredis.Miniredis, []*lease) {
 	for range n {
 		rdb := redis.NewClient(&redis.Options{Addr: mini.Addr()})
 		l := newLease(rdb, "shop", "main", time.Second, slog.New(slog.DiscardHandler))
-		t.Cleanup(func() { l.release(); rdb.Close() })
+		t.Cleanup(func() { rdb.Close() })
+		t.Cleanup(l.release)
 		out = append(out, l)
 	}
 	return mini, out
