@@ -16,7 +16,10 @@ const ControlFormat = 1
 type ModuleControl struct {
 	Name string
 	// Version of the module's key space.
-	Version  uint16
+	Version uint16
+	// Previous is the version whose key space stands in while that of Version is
+	// being filled; 0 once it is, and when there was none.
+	Previous uint16
 	Settings ModuleSettings
 	// Generation grows when all entries of the module are to be read again.
 	Generation uint32
@@ -46,6 +49,7 @@ type controlJSON struct {
 	Format     int          `json:"format"`
 	Name       string       `json:"name"`
 	Version    uint16       `json:"version"`
+	Previous   uint16       `json:"previous,omitempty"`
 	Settings   settingsJSON `json:"settings"`
 	Generation uint32       `json:"generation"`
 	// A string, since JSON numbers are exact to 2^53 only.
@@ -73,7 +77,7 @@ type windowJSON struct {
 func (m *ModuleControl) AppendControl(dst []byte) []byte {
 	s := &m.Settings
 	b, err := json.Marshal(controlJSON{
-		Format: ControlFormat, Name: m.Name, Version: m.Version, Generation: m.Generation, Since: m.Since, Epoch: m.Epoch,
+		Format: ControlFormat, Name: m.Name, Version: m.Version, Previous: m.Previous, Generation: m.Generation, Since: m.Since, Epoch: m.Epoch,
 		Settings: settingsJSON{
 			TTL: s.TTL.Milliseconds(), Refresh: s.Refresh.Milliseconds(),
 			Empty:   windowJSON{TTL: s.EmptyTTL.Milliseconds(), Refresh: s.EmptyRefresh.Milliseconds()},
@@ -97,7 +101,7 @@ func DecodeControl(b []byte) (ModuleControl, error) {
 		return ModuleControl{}, fmt.Errorf("decode control record: no module is named: %w", ErrCorrupt)
 	}
 	return ModuleControl{
-		Name: j.Name, Version: j.Version, Generation: j.Generation, Since: j.Since, Epoch: j.Epoch,
+		Name: j.Name, Version: j.Version, Previous: j.Previous, Generation: j.Generation, Since: j.Since, Epoch: j.Epoch,
 		Settings: ModuleSettings{
 			TTL: millis(j.Settings.TTL), Refresh: millis(j.Settings.Refresh),
 			EmptyTTL: millis(j.Settings.Empty.TTL), EmptyRefresh: millis(j.Settings.Empty.Refresh),

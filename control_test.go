@@ -33,6 +33,9 @@ func goldenControls(t testing.TB) []namedControl {
 				OnError: "optional", MaxStale: 1500 * time.Millisecond, Push: true,
 			},
 		}},
+		{"a key space that is being filled", rowtide.ModuleControl{
+			Name: "event", Version: 3, Previous: 2, Settings: rowtide.ModuleSettings{Codec: "json"},
+		}},
 	}
 }
 

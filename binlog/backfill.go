@@ -24,6 +24,9 @@ type BackfillTarget struct {
 	Module string
 	// Table is "schema.table"; it must be one of the watched.
 	Table string
+	// Again says that what was read for the module before does not count: the version
+	// was in use before, and what changed since was written elsewhere.
+	Again bool
 }
 
 // Backfiller hands over the rows that the log does not tell of, as OpRead changes
@@ -41,6 +44,7 @@ type Backfiller struct {
 	limit   int  // rows of the next chunk
 	most    int
 	every   time.Duration // between two savings of progress
+	filled  func(context.Context, []string) error
 }
 
 // Backfiller returns the backfiller of the source for the named daemon. It must
@@ -50,8 +54,14 @@ func (s *Source) Backfiller(daemon string, targets []BackfillTarget) *Backfiller
 	return &Backfiller{
 		Backfills: s.Backfills(daemon), src: s, log: s.log, obs: s.obs, marks: s.marks, targets: targets, fresh: s.fresh,
 		limit: firstChunk, most: maxChunkRows, every: savePeriod,
+		filled: func(context.Context, []string) error { return nil },
 	}
 }
+
+// OnFilled has f called with modules ("name/version") whose whole table was handed
+// over and is covered by the checkpoint. f is called again after an error, and may be
+// after a crash. It must come before Run.
+func (b *Backfiller) OnFilled(f func(ctx context.Context, modules []string) error) { b.filled = f }
 
 // Prepare creates our tables, if they will be needed, and queues what is to be
 // read by itself: the tables of new modules, and everything that the checkpoint
@@ -69,7 +79,10 @@ func (b *Backfiller) Prepare(ctx context.Context) error {
 		return err
 	}
 	at := b.src.start.version()
-	filled := map[string]bool{}
+	filled, again := map[string]bool{}, map[string]bool{}
+	for _, t := range b.targets {
+		again[t.Module] = t.Again
+	}
 	for i := range requests {
 		f := &requests[i]
 		lost := b.fresh || f.version > at
@@ -81,7 +94,7 @@ func (b *Backfiller) Prepare(ctx context.Context) error {
 		}
 		if f.Where == "" && (!lost || !f.Status.Ended()) {
 			for _, m := range f.Modules {
-				filled[m] = true
+				filled[m] = filled[m] || !again[m] || !f.Status.Ended()
 			}
 		}
 	}

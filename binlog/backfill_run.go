@@ -156,6 +156,11 @@ func (r *run) finish(ctx context.Context) error {
 	if err := r.b.save(ctx, r.f); err != nil {
 		return err
 	}
+	if r.f.Where == "" {
+		if err := r.b.filled(ctx, r.f.Modules); err != nil {
+			return err
+		}
+	}
 	_, err := r.b.move(ctx, r.f.ID, BackfillDone, BackfillRunning, BackfillPaused)
 	if err == nil {
 		r.b.log.Info("backfill is done", "id", r.f.ID, "table", r.f.Table, "rows", r.f.Rows, "took", time.Since(r.started).Round(time.Millisecond))

@@ -43,7 +43,7 @@ func (m *core) informed(part uint16) bool {
 }
 
 // follow takes over what the daemon says of the module. After an error the settings
-// are those from before.
+// are those from before. What it says of key spaces holds for pinned settings too.
 func (m *core) follow(mc *rowtide.ModuleControl) error {
 	m.compare(mc.Version)
 	if mc.Generation > m.live.generation.Load() {
@@ -51,15 +51,18 @@ func (m *core) follow(mc *rowtide.ModuleControl) error {
 		m.live.generation.Store(mc.Generation)
 		raise(&m.live.turnedAt, m.c.now())
 	}
-	if m.policy.pinned {
-		return nil
+	p, err := m.policy, error(nil)
+	if !p.pinned {
+		if p, err = p.with(&mc.Settings); err != nil {
+			p = *m.rules()
+		}
 	}
-	p, err := m.policy.with(&mc.Settings)
-	if err != nil {
-		return err
+	p.previous = m.policy.previous
+	if mc.Version == p.version {
+		p.previous = mc.Previous
 	}
 	m.live.policy.Store(&p)
-	return nil
+	return err
 }
 
 // compare takes note of the key space that the daemon writes; zero is not told.

@@ -71,7 +71,8 @@
 // to do on errors, max_stale. They are in force from the next read on and win over
 // those of the code, unless [ModuleConfig].Pinned. A new generation of a module
 // puts all its entries in doubt with one store; each is loaded again when it is
-// next read (a module without a loader takes what Redis holds).
+// next read. A module without a loader serves what Redis holds, as Stale, until the
+// daemon has written it again.
 //
 // # What it costs when things are away
 //

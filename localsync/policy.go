@@ -54,13 +54,14 @@ type ModuleConfig[K comparable] struct {
 	//
 	// Defaults to 1.
 	Version uint16
-	// Previous is the version that a bump left behind: while the daemon fills the
-	// new key space, a key that Redis does not have in it is read from the old one if
-	// the loader fails or there is none. Such a value is Stale, since the row may have
-	// changed or gone, and not kept, since changes are announced for one of the two
-	// only. Take it out once the new key space is filled.
+	// Previous is the version that Version follows, for a node that is started with
+	// Version before the daemon is: a key that Redis does not have is read from that
+	// key space if the loader fails or there is none. Such a value is Stale, since the
+	// row may have changed or gone, and not kept, since changes are announced for one
+	// of the two only. Once the daemon writes Version, its word holds instead: it has
+	// the former key space read while it fills the new one, and no longer.
 	//
-	// Zero reads Version only.
+	// Zero reads Version only, until the daemon says otherwise.
 	Previous uint16
 	// TTL is the hard age of a value, here and for values that this node writes
 	// to Redis. Jittered by a tenth either way, so that what was loaded together

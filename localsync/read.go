@@ -39,9 +39,10 @@ func (m *core) readRedis(ctx context.Context, a *attempt, fs []*flight) (rest, a
 	if len(asked) == 0 {
 		return rest, nil
 	}
-	if m.policy.previous != 0 {
+	previous := m.rules().previous
+	if previous != 0 {
 		for _, f := range asked {
-			names = append(names, m.c.redisName(&slot{name: localName(m.before(f))}))
+			names = append(names, m.c.redisName(&slot{name: localName(f.in(previous))}))
 		}
 	}
 	values, err := m.c.remote.get(ctx, names, m.load == nil)
@@ -56,7 +57,7 @@ func (m *core) readRedis(ctx context.Context, a *attempt, fs []*flight) (rest, a
 		return rest, nil
 	}
 	for i, f := range asked {
-		if values[i] == nil && m.policy.previous != 0 && m.takeBefore(a, f, values[len(asked)+i]) {
+		if values[i] == nil && previous != 0 && m.takeBefore(a, f, f.in(previous), values[len(asked)+i]) {
 			continue
 		}
 		f.seen = values[i][:min(len(values[i]), rowtide.EnvelopeHeader)]
@@ -71,22 +72,21 @@ func (m *core) readRedis(ctx context.Context, a *attempt, fs []*flight) (rest, a
 	return rest, again
 }
 
-// before is the flight's key in the key space that a bump left behind.
-func (m *core) before(f *flight) rowtide.Key {
+// in is the flight's key in another version's key space.
+func (f *flight) in(version uint16) rowtide.Key {
 	k := f.slot.key
-	k.Version = m.policy.previous
+	k.Version = version
 	return k
 }
 
-// takeBefore serves what the old key space holds, where there is no loader; else it
+// takeBefore serves what the old key space holds under k, where there is no loader; else it
 // is what is left if the load fails. Since the bump the row may have changed or gone.
 // It is not kept: changes of the key are announced for one of the two key spaces
 // only, and a node cannot tell for which.
-func (m *core) takeBefore(a *attempt, f *flight, value []byte) bool {
+func (m *core) takeBefore(a *attempt, f *flight, k rowtide.Key, value []byte) bool {
 	if value == nil || f.refresh {
 		return false
 	}
-	k := m.before(f)
 	e, err := rowtide.DecodeEnvelope(k, value)
 	if err != nil || e.Key.Version != k.Version || e.Version < f.need() {
 		return false
@@ -131,8 +131,9 @@ func (m *core) take(a *attempt, f *flight, value []byte) step {
 		f.reread = true
 		return startOver
 	}
-	// All of the module is to be read again. Without a loader only the daemon can.
-	if m.load != nil && e.Generation < m.live.generation.Load() {
+	// All of the module is to be read again. Without a loader only the daemon can, and
+	// a row that a mass change took away it does not even know of.
+	if e.Generation < m.live.generation.Load() {
 		f.behind = &result{payload: e.Payload, version: e.Version, verified: a.began, level: LevelRedis, empty: e.Empty(), stale: true}
 		return toLoader
 	}
@@ -348,7 +349,7 @@ func (m *core) fail(a *attempt, f *flight, cause error) {
 			m.degrade(a, f)
 		}
 		m.land(f, result{empty: true, degraded: true, level: LevelLoader, verified: a.began})
-	case v != absent && !last.placeholder:
+	case v != absent && !last.placeholder && (f.behind == nil || f.behind.version <= last.version):
 		last.stale = last.stale || v == recheck
 		m.land(f, last)
 	case f.behind != nil:

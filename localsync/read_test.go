@@ -379,6 +379,43 @@ func TestR19_PreviousKeySpaceIsReadWhileTheNewOneFills(t *testing.T) {
 	}
 }
 
+// The code names the former key space for as long as the daemon writes it; then the
+// daemon tells for how long it stands in. A row that was deleted must not come back
+// once its EMPTY entry has expired.
+func TestR19_FormerKeySpaceIsLeftOnceTheNewOneIsFilled(t *testing.T) {
+	n := newNode(t)
+	tell := func(version, previous uint16) {
+		n.bus.control(rowtide.ModuleControl{Name: "event", Version: version, Previous: previous})
+	}
+	open := func(version, previous uint16, pinned bool) *localsync.Module[int64, string] {
+		m, err := localsync.NewModule(n.cache, localsync.ModuleConfig[int64]{Name: "event", Version: version, Previous: previous, Pinned: pinned},
+			localsync.Codec[string](text{}), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	n.settle(100)
+	n.put(1, 90, "old") // version 1's key
+	tell(1, 0)
+	named, silent := open(2, 1, false), open(4, 0, true)
+	want(t, named, 1, "old") // the node is ahead of the daemon
+	want(t, silent, 1, "")
+	tell(2, 1)
+	want(t, named, 1, "old")
+	tell(2, 0)
+	want(t, named, 1, "")
+	tell(4, 1)
+	want(t, silent, 1, "old") // the daemon knows it without the code
+	tell(4, 0)
+	want(t, silent, 1, "")
+	tell(3, 1)
+	late := open(3, 2, false) // the word came before the module
+	want(t, late, 1, "old")
+	tell(3, 0)
+	want(t, late, 1, "")
+}
+
 // The row may have been deleted after the bump: the loader knows, the old key space
 // does not. That is for a loader which fails.
 func TestR19_LoaderGoesBeforeThePreviousKeySpace(t *testing.T) {

@@ -94,7 +94,6 @@ var own = []struct {
 	{"load_timeout", func(p *policy) any { return p.timeout }},
 	{"lease_wait", func(p *policy) any { return p.leaseWait }},
 	{"objects", func(p *policy) any { return p.objects }},
-	{"previous", func(p *policy) any { return p.previous }},
 }
 
 // text spells durations as in the daemon's file: 12h, not 12h0m0s.
@@ -207,14 +206,17 @@ func (m *core) settings(said *rowtide.ModuleControl) moduleSettings {
 		key.Value, key.From = "a function", "code"
 	}
 	version := setting{Name: "version", Value: text(m.policy.version), From: origin(given.version)}
+	previous := setting{Name: "previous", Value: text(rules.previous), From: origin(given.previous)}
 	push := setting{Name: "push", Value: "not told", From: "default"}
 	if said != nil {
 		push.Value, push.From = text(said.Settings.Push), "daemon"
-		if v := said.Version; v != 0 && v != m.policy.version {
+		if v := said.Version; v == m.policy.version {
+			previous.From, previous.Code = "daemon", text(m.policy.previous)
+		} else if v != 0 {
 			version.Daemon = text(v)
 		}
 	}
-	out.Settings = append(out.Settings, key, version, push)
+	out.Settings = append(out.Settings, key, version, previous, push)
 	return out
 }
 

@@ -20,7 +20,7 @@ func TestHandler_ConfigTellsWhereSettingsComeFrom(t *testing.T) {
 		c.Key = func(id int64) string { return strconv.FormatInt(id, 36) }
 	})
 	n.events(newOrigin(), func(c *localsync.ModuleConfig[int64]) { c.Name = "venue" })
-	n.bus.control(rowtide.ModuleControl{Name: "event", Version: 1, Settings: rowtide.ModuleSettings{TTL: 2 * time.Hour, OnError: "optional", Push: true}})
+	n.bus.control(rowtide.ModuleControl{Name: "event", Version: 1, Previous: 4, Settings: rowtide.ModuleSettings{TTL: 2 * time.Hour, OnError: "optional", Push: true}})
 
 	d := askConfig(t, n)
 	for _, c := range []struct{ got, want row }{
@@ -40,6 +40,7 @@ func TestHandler_ConfigTellsWhereSettingsComeFrom(t *testing.T) {
 		{d.Modules[1].rows["ttl"], row{"ttl", "24h", "default", "", "2h"}},
 		{d.Modules[1].rows["version"], row{"version", "2", "code", "", "1"}},
 		{d.Modules[1].rows["previous"], row{"previous", "1", "code", "", ""}},
+		{d.Modules[0].rows["previous"], row{"previous", "4", "daemon", "0", ""}},
 		{d.Modules[1].rows["objects"], row{"objects", "100", "code", "", ""}},
 		{d.Modules[1].rows["lease_wait"], row{"lease_wait", "never", "code", "", ""}},
 		{d.Modules[1].rows["key"], row{"key", "a function", "code", "", ""}},

@@ -23,9 +23,9 @@ import (
 func backfillName(cfg config.Config) string { return cfg.Redis.Prefix + ":" + cfg.Name }
 
 // moduleID is a module as requests name it: a new version is a new module.
-func moduleID(m *aggregator.Module) string {
-	return fmt.Sprintf("%s/%d", m.Config().Name, m.Config().Version)
-}
+func moduleID(name string, version uint16) string { return fmt.Sprintf("%s/%d", name, version) }
+
+func idOf(m *aggregator.Module) string { return moduleID(m.Config().Name, m.Config().Version) }
 
 // preflightBackfill checks what backfills by themselves and heartbeats need.
 func (d *daemon) preflightBackfill(ctx context.Context) error {
@@ -35,7 +35,8 @@ func (d *daemon) preflightBackfill(ctx context.Context) error {
 	return d.source.PreflightBackfill(ctx)
 }
 
-// openBackfill queues what is to be read by itself.
+// openBackfill queues what is to be read by itself. A daemon that writes to Redis
+// tells the nodes when a new key space is filled; a reader cannot know it.
 func (d *daemon) openBackfill(ctx context.Context) error {
 	if d.feed != nil {
 		return nil
@@ -43,10 +44,13 @@ func (d *daemon) openBackfill(ctx context.Context) error {
 	var targets []binlog.BackfillTarget
 	for _, m := range d.modules {
 		if table := m.Table(); table != "" {
-			targets = append(targets, binlog.BackfillTarget{Module: moduleID(m), Table: table})
+			targets = append(targets, binlog.BackfillTarget{Module: idOf(m), Table: table, Again: d.nodes.filling(m)})
 		}
 	}
 	d.filler = d.source.Backfiller(backfillName(d.cfg), targets)
+	if d.nodes != nil {
+		d.filler.OnFilled(d.nodes.filled)
+	}
 	return d.filler.Prepare(ctx)
 }
 
@@ -186,7 +190,7 @@ func (b *backfillCommand) choose(cfg config.Config, names []string) error {
 func (b *backfillCommand) ask(ctx context.Context) ([]uint64, error) {
 	var requests []binlog.BackfillRequest
 	for _, m := range b.modules {
-		r := binlog.BackfillRequest{Modules: []string{moduleID(m)}, Table: m.Table(), Where: b.where}
+		r := binlog.BackfillRequest{Modules: []string{idOf(m)}, Table: m.Table(), Where: b.where}
 		if len(b.keys) > 0 {
 			var err error
 			if r.Where, err = keysCondition(keyTemplate(m), b.keys); err != nil {
@@ -234,7 +238,7 @@ func quoteTable(table string) string {
 func (b *backfillCommand) ours(ctx context.Context) ([]binlog.Backfill, error) {
 	all, err := b.requests.List(ctx)
 	return slices.DeleteFunc(all, func(f binlog.Backfill) bool {
-		return !slices.ContainsFunc(b.modules, func(m *aggregator.Module) bool { return slices.Contains(f.Modules, moduleID(m)) })
+		return !slices.ContainsFunc(b.modules, func(m *aggregator.Module) bool { return slices.Contains(f.Modules, idOf(m)) })
 	}), err
 }
 

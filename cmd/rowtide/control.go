@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,17 +29,9 @@ func newAnnouncer(ctl *publisher.Control, epoch func() uint32) *announcer {
 	return a
 }
 
-// adopt gives compiled modules the generations that the nodes know of.
-func (a *announcer) adopt(modules []*aggregator.Module) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for _, m := range modules {
-		m.SetGeneration(a.known[m.Config().Name].Generation)
-		m.SetSince(a.known[m.Config().Name].Since)
-	}
-}
-
-// announce tells the nodes the modules' settings. It blocks until Kafka has them.
+// announce tells the nodes the modules' settings, and gives the modules, which are
+// not in use yet, the generations that the nodes know of. It blocks until Kafka has
+// them.
 func (a *announcer) announce(ctx context.Context, modules []*aggregator.Module) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -46,6 +39,14 @@ func (a *announcer) announce(ctx context.Context, modules []*aggregator.Module) 
 	for _, m := range modules {
 		c := m.Config()
 		mc := a.known[c.Name]
+		if mc.Version != 0 && mc.Version != c.Version {
+			mc.Previous = mc.Version // until it is filled, whoever does it
+		}
+		if mc.Version > c.Version {
+			// It was in use before: what it has of keys that were deleted since is old.
+			mc.Generation++
+			mc.Since = 0
+		}
 		mc.Name, mc.Version, mc.Epoch = c.Name, c.Version, a.epoch()
 		mc.Settings = rowtide.ModuleSettings{
 			TTL: c.TTL, Refresh: c.Refresh, EmptyTTL: c.Empty.TTL, EmptyRefresh: c.Empty.Refresh,
@@ -53,7 +54,42 @@ func (a *announcer) announce(ctx context.Context, modules []*aggregator.Module) 
 		}
 		all = append(all, mc)
 	}
-	return a.put(ctx, all...)
+	if err := a.put(ctx, all...); err != nil {
+		return err
+	}
+	for _, m := range modules {
+		mc := a.known[m.Config().Name]
+		m.SetGeneration(mc.Generation)
+		m.SetSince(mc.Since)
+	}
+	return nil
+}
+
+// filling reports whether the key space of m's version is not known to be filled
+// since the version changed. On nil it is not asked.
+func (a *announcer) filling(m *aggregator.Module) bool {
+	if a == nil {
+		return false
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	mc := a.known[m.Config().Name]
+	return mc.Previous != 0 && mc.Version == m.Config().Version
+}
+
+// filled tells the nodes that the former key spaces of these modules ("name/version")
+// no longer stand in.
+func (a *announcer) filled(ctx context.Context, modules []string) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var over []rowtide.ModuleControl
+	for _, mc := range a.known {
+		if mc.Previous != 0 && slices.Contains(modules, moduleID(mc.Name, mc.Version)) {
+			mc.Previous = 0
+			over = append(over, mc)
+		}
+	}
+	return a.put(ctx, over...)
 }
 
 // put writes records and remembers them; a.mu is held.

@@ -106,7 +106,6 @@ func (d *daemon) openTopics() error {
 		return err
 	}
 	d.nodes = newAnnouncer(d.control, func() uint32 { return d.origin().epoch })
-	d.nodes.adopt(d.modules)
 	return nil
 }
 

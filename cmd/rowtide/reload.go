@@ -82,7 +82,6 @@ func (d *daemon) adopt(ctx context.Context, modules []*aggregator.Module, what c
 	if err := d.checkModules(ctx, modules); err != nil {
 		return err
 	}
-	d.nodes.adopt(modules)
 	tables := aggregator.Tables(modules)
 	// First both the old tables and the new ones: a transaction that is already
 	// decoded must hold what the modules want that it will be handed to.
@@ -132,7 +131,7 @@ func (d *daemon) fillNew(ctx context.Context, modules []*aggregator.Module, what
 	byTable := map[string][]string{}
 	for _, m := range modules {
 		if c := m.Config(); slices.Contains(what.refill, c.Name) {
-			byTable[m.Table()] = append(byTable[m.Table()], fmt.Sprintf("%s/%d", c.Name, c.Version))
+			byTable[m.Table()] = append(byTable[m.Table()], moduleID(c.Name, c.Version))
 		}
 	}
 	if len(byTable) == 0 {

@@ -91,20 +91,19 @@ func (m *Modules) Controlled(mc rowtide.ModuleControl) {
 func (m *Modules) declare(mod Module) error {
 	next := maps.Clone(*m.known.Load())
 	sp := &space{versions: map[uint16]*module{}}
-	var previous uint16
 	if old, ok := next[mod.Name]; ok {
 		if mod.Codec == "" {
 			mod.Codec = old.current.Codec
 		}
-		sp.versions, previous = maps.Clone(old.versions), old.current.Version
+		sp.versions = maps.Clone(old.versions)
 	}
 	sp.current = &module{Module: mod}
 	if have, ok := sp.versions[mod.Version]; ok {
 		sp.current.values = have.values
 	} else {
 		// No loader: what Redis lacks is absent, the daemon alone makes values. While it
-		// fills a new key space, what the old one holds is better than "no such row".
-		values, err := localsync.NewModule(m.cache, localsync.ModuleConfig[string]{Name: mod.Name, Version: mod.Version, Previous: previous},
+		// fills a new key space it has the old one read.
+		values, err := localsync.NewModule(m.cache, localsync.ModuleConfig[string]{Name: mod.Name, Version: mod.Version},
 			localsync.Bytes(), (func(context.Context, []string) (map[string][]byte, error))(nil))
 		if err != nil {
 			return err

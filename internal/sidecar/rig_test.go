@@ -35,7 +35,7 @@ const patience = 10 * time.Second
 type quiet struct {
 	apply func(key string, value []byte)
 	// first is on the control topic at the start.
-	first []sidecar.Module
+	first []rowtide.ModuleControl
 }
 
 func (*quiet) Open(context.Context) (int32, error) { return 1, nil }
@@ -50,15 +50,17 @@ func (*quiet) Close() error { return nil }
 func (q *quiet) Control(_ context.Context, apply func(key string, value []byte)) error {
 	q.apply = apply
 	for _, m := range q.first {
-		q.tell(m.Name, m.Version, m.Codec)
+		q.tell(m)
 	}
 	return nil
 }
 
 // tell is a record on the control topic.
-func (q *quiet) tell(module string, version uint16, codec string) {
-	mc := rowtide.ModuleControl{Name: module, Version: version, Settings: rowtide.ModuleSettings{Codec: codec}}
-	q.apply(module, mc.AppendControl(nil))
+func (q *quiet) tell(mc rowtide.ModuleControl) { q.apply(mc.Name, mc.AppendControl(nil)) }
+
+// told is a record; previous is 0 unless version is being filled.
+func told(module string, version, previous uint16) rowtide.ModuleControl {
+	return rowtide.ModuleControl{Name: module, Version: version, Previous: previous, Settings: rowtide.ModuleSettings{Codec: "json"}}
 }
 
 // rig is a sidecar whose Redis holds what the test puts there.
@@ -75,12 +77,11 @@ type rig struct {
 // newRig knows the module event from the control topic and page from its config.
 func newRig(t testing.TB, edit ...func(*sidecar.Config)) *rig {
 	t.Helper()
-	first := []sidecar.Module{{Name: "event", Version: 1, Codec: "json"}}
-	return newRigOf(t, first, []sidecar.Module{{Name: "page", Version: 2, Codec: "raw"}}, edit...)
+	return newRigOf(t, []rowtide.ModuleControl{told("event", 1, 0)}, []sidecar.Module{{Name: "page", Version: 2, Codec: "raw"}}, edit...)
 }
 
 // newRigOf finds modules on the control topic and in its config.
-func newRigOf(t testing.TB, first, given []sidecar.Module, edit ...func(*sidecar.Config)) *rig {
+func newRigOf(t testing.TB, first []rowtide.ModuleControl, given []sidecar.Module, edit ...func(*sidecar.Config)) *rig {
 	t.Helper()
 	r := &rig{t: t, bus: &quiet{first: first}, done: make(chan error, 2)}
 	r.mr = miniredis.RunT(t)

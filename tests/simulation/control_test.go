@@ -46,6 +46,9 @@ func (d *daemon) announce() {
 	mc, _ := d.w.control.read()
 	d.mod.SetGeneration(mc.Generation)
 	d.mod.SetSince(mc.Since)
+	if v := d.mod.Config().Version; mc.Version != v {
+		mc.Previous = mc.Version // for good: nothing fills it but changes and loads
+	}
 	mc.Name, mc.Version = module, d.mod.Config().Version
 	d.put(mc)
 	d.w.space.Store(uint32(mc.Version))
