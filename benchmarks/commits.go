@@ -20,17 +20,18 @@ type arrivals struct {
 	localsync.NopObserver
 	suffix string // only ids that end so are followed; empty: all
 
-	mu    sync.Mutex
-	began map[string]bool
-	done  map[string]time.Time // when COMMIT returned
-	heard map[string]time.Time
-	skip  map[string]bool // commits under way that are not followed
-	d     []time.Duration
-	late  int // of d, those that are only known to be longer
+	mu     sync.Mutex
+	began  map[string]bool
+	done   map[string]time.Time // when COMMIT returned
+	heard  map[string]time.Time
+	skip   map[string]bool            // commits under way that are not followed
+	newest map[string]rowtide.Version // heard of by a node
+	d      []time.Duration
+	late   int // of d, those that are only known to be longer
 }
 
 func newArrivals() *arrivals {
-	return &arrivals{began: map[string]bool{}, done: map[string]time.Time{}, heard: map[string]time.Time{}, skip: map[string]bool{}}
+	return &arrivals{began: map[string]bool{}, done: map[string]time.Time{}, heard: map[string]time.Time{}, skip: map[string]bool{}, newest: map[string]rowtide.Version{}}
 }
 
 // begin comes before the commit of a row's change. When the change before it has
@@ -92,8 +93,23 @@ func (a *arrivals) settle(id string) {
 	a.forget(id)
 }
 
+// news is hear for a node, which is told by a hint and by Kafka: what comes second is
+// not taken for a later change.
+func (a *arrivals) news(inv *rowtide.Invalidation) {
+	a.mu.Lock()
+	first := inv.Version > a.newest[inv.Key.ID]
+	a.newest[inv.Key.ID] = max(a.newest[inv.Key.ID], inv.Version)
+	a.mu.Unlock()
+	if first {
+		a.hear(inv.Key.ID)
+	}
+}
+
 // Applied implements localsync.Observer.
-func (a *arrivals) Applied(inv rowtide.Invalidation, _ *rowtide.Batch) { a.hear(inv.Key.ID) }
+func (a *arrivals) Applied(inv rowtide.Invalidation, _ *rowtide.Batch) { a.news(&inv) }
+
+// Hinted implements localsync.Observer.
+func (a *arrivals) Hinted(inv rowtide.Invalidation) { a.news(&inv) }
 
 // settled waits until every commit has been heard of.
 func (a *arrivals) settled(ctx context.Context) error {

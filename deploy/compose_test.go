@@ -420,7 +420,7 @@ func TestDeploy_NoticesFaults(t *testing.T) {
 		{"image without a tag", composeYML, "redis:8.2.1", "redis:latest", "image"},
 		{"undeclared volume", composeYML, "mysql-data:/var", "db-data:/var", "not declared"},
 		{"row metadata off", composeYML, "--binlog-row-metadata=FULL", "--binlog-row-metadata=MINIMAL", "mysql lacks --binlog-row-metadata"},
-		{"right to delete", composeYML, "+set, +scan", "+set, +del", "overwritten, never deleted"},
+		{"right to delete", composeYML, "+info, +scan", "+set, +del", "overwritten, never deleted"},
 		{"everything for everybody", composeYML, "+get, +mget, +getrange, +set", "+@all", "redis user default has +@all"},
 		{"keys of the counters", composeYML, `nopass, "~rowtide:*"`, `nopass, "~*"`, "redis user default has ~*"},
 		{"flag of the web node that is gone", composeYML, "-brokers=", "-kafka=", "no flag -kafka"},

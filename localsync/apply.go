@@ -46,10 +46,13 @@ func (in intake) Record(part int32, record []byte) {
 	c.marks.add(now, b.Watermark)
 	s.upTo = max(s.upTo, b.Watermark)
 	s.lag.Store(c.bs.heard(&b, c.opt.Now()))
-	if !s.pace.current(now, int64(b.SentAt.Sub(c.clock.start)), int64(c.opt.Silence)) {
+	late, current := s.pace.current(now, int64(b.SentAt.Sub(c.clock.start)), int64(c.opt.Silence))
+	before := s.heardAt.Load()
+	if !current || now-late <= before {
 		return
 	}
-	silentFor := now - s.heardAt.Swap(now)
+	s.heardAt.Store(now - late)
+	silentFor := now - before
 	c.share(l, part)
 	if silentFor > int64(c.opt.Silence) {
 		c.opt.Logger.Info("bus is heard again", "partition", part, "silent_for", time.Duration(silentFor))

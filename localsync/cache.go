@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -28,6 +29,7 @@ type Cache struct {
 	leases     *leases
 	marks      marks
 	bs         busStats
+	hintedAt   atomic.Int64 // when the last hint came
 	clock      clock
 	instance   uint64 // tells nodes of one name apart
 	ready      chan struct{}
@@ -108,6 +110,7 @@ func newCache(opt Options, bus Bus, partitions int32) *Cache {
 	if !opt.realTime {
 		c.clock.own = opt.Now
 	}
+	c.hintedAt.Store(int64(-time.Second)) // none yet
 	c.parts = newPartitions(partitions, int64(-opt.Silence)-1)
 	c.layout.Store(&layout{})
 	c.marks.lag = opt.ReplicaLag
@@ -128,6 +131,10 @@ func (c *Cache) run() {
 	c.stopBus = stop
 	if c.opt.ReportEvery > 0 {
 		c.wg.Go(func() { (&reporter{c: c}).run(ctx) })
+	}
+	c.wg.Go(func() { c.hearHints(ctx) })
+	if b, ok := c.bus.(*kafkaBus); ok {
+		b.ahead = c.hintsCome
 	}
 	go func() {
 		defer close(c.busDone)

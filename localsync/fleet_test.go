@@ -36,7 +36,7 @@ func newFleet(t testing.TB, size int, rdb redis.UniversalClient, c *clock, prefi
 		f[i] = &member{bus: newFakeBus()}
 		cache, err := localsync.Open(t.Context(), localsync.Options{
 			Redis: rdb, Bus: f[i].bus, Prefix: prefix, Now: c.Now, MaxBytes: 1 << 20,
-			Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), RedisTimeout: patience,
+			Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), RedisTimeout: patience, NoHints: true,
 		})
 		if err != nil {
 			t.Fatal(err)

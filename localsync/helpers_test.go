@@ -82,7 +82,7 @@ func newNode(t testing.TB, edit ...func(*localsync.Options)) *node {
 		Redis: n.rdb, Bus: n.bus, Now: n.clock.Now, MaxBytes: 64 << 20,
 		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
 		// Its commands would be among those that tests count.
-		ReportEvery: -1,
+		ReportEvery: -1, NoHints: true,
 		// The fake clock stands still; a loaded test machine must not trip this.
 		RedisTimeout: patience,
 	}

@@ -20,7 +20,7 @@ var (
 
 // stream is what this node knows of one partition of the topic; see [layout].
 type stream struct {
-	heardAt atomic.Int64 // when the last record or heartbeat came that was of now
+	heardAt atomic.Int64 // up to when all was heard: when the last record of now came, less what it was late
 	lostAt  atomic.Int64 // when records were last missed
 	// For statistics: of the last record, from its sending; times records were missed.
 	lag  atomic.Int64

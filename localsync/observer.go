@@ -19,6 +19,9 @@ type Observer interface {
 	// Applied follows the raising of inv's floor: from here on this node serves
 	// nothing older. inv and batch are not to be kept or changed.
 	Applied(inv rowtide.Invalidation, batch *rowtide.Batch)
+	// Hinted follows the raising of inv's floor by news that came over Redis, as a rule
+	// before Applied: from here on this node serves nothing older.
+	Hinted(inv rowtide.Invalidation)
 	// Suspect says that records of a partition were missed; entries kept before
 	// are checked against Redis at their next read. Partition -1 is all of them.
 	Suspect(partition int32, cause error)
@@ -39,6 +42,9 @@ func (NopObserver) Opened(*Cache) {}
 
 // Applied does nothing.
 func (NopObserver) Applied(rowtide.Invalidation, *rowtide.Batch) {}
+
+// Hinted does nothing.
+func (NopObserver) Hinted(rowtide.Invalidation) {}
 
 // Suspect does nothing.
 func (NopObserver) Suspect(int32, error) {}

@@ -23,6 +23,12 @@ func (all observers) Applied(inv rowtide.Invalidation, batch *rowtide.Batch) {
 	}
 }
 
+func (all observers) Hinted(inv rowtide.Invalidation) {
+	for _, o := range all {
+		o.Hinted(inv)
+	}
+}
+
 func (all observers) Suspect(partition int32, cause error) {
 	for _, o := range all {
 		o.Suspect(partition, cause)

@@ -100,6 +100,11 @@ type Options struct {
 	//
 	// Defaults to DefaultReportEvery.
 	ReportEvery time.Duration
+	// NoHints has the node hear of changes over the bus alone. Otherwise the daemon
+	// tells of most of them some milliseconds before, through Redis, which takes the
+	// node one connection and the right to subscribe. Nothing but promptness depends on
+	// it. A cluster has no hints.
+	NoHints bool
 	// Away is what Open does when Redis or the bus cannot be used; see [Away].
 	//
 	// Defaults to AwayFail.

@@ -11,14 +11,15 @@ type pace struct {
 }
 
 // current reports whether a record that was sent at sent, by the daemon's clock, is
-// less than limit behind. A clock is only compared with what it said before; one that
-// was set, or another daemon's, is believed once its lag has stood still for limit:
-// that of a backlog falls, that of a stream which is too slow grows.
-func (p *pace) current(now, sent, limit int64) bool {
+// less than half of limit behind, and by how much it is: what was not heard for as long
+// as that may have changed meanwhile. A clock is only compared with what it said before;
+// one that was set, or another daemon's, is believed once its lag has stood still for
+// limit: that of a backlog falls, that of a stream which is too slow grows.
+func (p *pace) current(now, sent, limit int64) (late int64, ok bool) {
 	lag := now - sent
-	if lag-p.usual <= limit {
+	if lag-p.usual <= limit/2 {
 		p.behind, p.usual = false, min(p.usual, lag)
-		return true
+		return lag - p.usual, true
 	}
 	still, over := limit/30, p.behind && now-p.lagging >= limit
 	switch {
@@ -26,7 +27,7 @@ func (p *pace) current(now, sent, limit int64) bool {
 		p.behind, p.lagging, p.began = true, now, lag
 	case over:
 		p.behind, p.usual = false, lag
-		return true
+		return 0, true
 	}
-	return false
+	return 0, false
 }

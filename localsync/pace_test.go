@@ -69,3 +69,28 @@ func TestR7_AnotherClockIsBelievedWithJitter(t *testing.T) {
 		t.Errorf("%+v, want all well: the clock is an hour late, not the bus", info)
 	}
 }
+
+// R7: a record that comes late tells of what was when it was sent. If nothing follows,
+// the silence began then.
+func TestR7_SilenceBeginsWithWhatWasHeardLast(t *testing.T) {
+	n, o := newNode(t), newOrigin()
+	m := n.events(o)
+	n.commit(1, 200, "v")
+	n.settle(200)
+	want(t, m, 1, "v")
+	n.silence(2500 * time.Millisecond)
+	for p := range n.bus.partitions {
+		n.bus.batch(p, n.clock.Now().Add(-1300*time.Millisecond), n.wm)
+	}
+	if info := want(t, m, 1, "v"); info.Degraded {
+		t.Errorf("%+v, want all well: what was said 1.3 s ago is heard", info)
+	}
+	n.silence(1600 * time.Millisecond)
+	if info := want(t, m, 1, "v"); info.Degraded {
+		t.Errorf("%+v, want all well after 2.9 s", info)
+	}
+	n.silence(200 * time.Millisecond)
+	if info := want(t, m, 1, "v"); !info.Degraded {
+		t.Errorf("%+v, want degraded: nothing is known of the last 3.1 s", info)
+	}
+}

@@ -60,6 +60,7 @@ var options = []struct {
 	{"RedisTimeout", func(o *Options) any { return o.RedisTimeout }, nil},
 	{"Node", func(o *Options) any { return o.Node }, nil},
 	{"ReportEvery", func(o *Options) any { return o.ReportEvery }, nil},
+	{"NoHints", func(o *Options) any { return o.NoHints }, nil},
 	{"Away", func(o *Options) any { return o.Away }, func(o *Options) string { return o.Away.name() }},
 	{"Observer", func(o *Options) any { return o.Observer }, func(o *Options) string { return typeName(o.Observer) }},
 	{"Logger", func(o *Options) any { return o.Logger }, func(o *Options) string { return typeName(o.Logger.Handler()) }},

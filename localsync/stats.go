@@ -78,6 +78,8 @@ type BusStats struct {
 	Records    uint64 `json:"records"`
 	Heartbeats uint64 `json:"heartbeats"`
 	Applied    uint64 `json:"applied"`
+	// Hinted counts the invalidations that Redis passed on ahead of the bus.
+	Hinted uint64 `json:"hinted"`
 	// Gaps counts how often a partition turned suspect; Undecodable are records
 	// that could not be read.
 	Gaps        uint64 `json:"gaps"`
@@ -208,8 +210,8 @@ func (m *core) snapshot() ModuleStats {
 }
 
 type busStats struct {
-	records, heartbeats, applied, gaps, undecodable, resized atomic.Uint64
-	lag, commitLag                                           atomic.Int64
+	records, heartbeats, applied, hinted, gaps, undecodable, resized atomic.Uint64
+	lag, commitLag                                                   atomic.Int64
 }
 
 func (s *busStats) heard(b *rowtide.Batch, now time.Time) (lag int64) {
@@ -229,7 +231,7 @@ func (s *busStats) heard(b *rowtide.Batch, now time.Time) (lag int64) {
 
 func (s *busStats) snapshot() BusStats {
 	return BusStats{
-		Records: s.records.Load(), Heartbeats: s.heartbeats.Load(), Applied: s.applied.Load(),
+		Records: s.records.Load(), Heartbeats: s.heartbeats.Load(), Applied: s.applied.Load(), Hinted: s.hinted.Load(),
 		Gaps: s.gaps.Load(), Undecodable: s.undecodable.Load(), Resized: s.resized.Load(),
 		Lag: time.Duration(s.lag.Load()), CommitLag: time.Duration(s.commitLag.Load()),
 	}

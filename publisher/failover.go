@@ -15,8 +15,11 @@ import (
 )
 
 const (
-	// failoverEvery is how often every primary is asked for its lineage. What was
-	// written in the meantime is what has to be read again after a failover.
+	// failoverLook is how often every primary is asked for its lineage: what a failover
+	// lost stands in Redis as it was before for at least as long.
+	failoverLook = 250 * time.Millisecond
+	// failoverEvery is how often a point is kept to go back to. What was written since
+	// is what has to be read again after a failover.
 	failoverEvery = time.Second
 	// failoverMemory is how many points of the past are kept, one a second: a
 	// replica that lags further behind than that is a replica that stood still.
@@ -134,10 +137,10 @@ func (f *Failover[P]) Await(ctx context.Context) error {
 	}
 }
 
-// Run checks every second until ctx ends, which is nil, or something was lost,
+// Run checks four times a second until ctx ends, which is nil, or something was lost,
 // which is a *[RewoundError]. A Redis that does not answer is waited for.
 func (f *Failover[P]) Run(ctx context.Context) error {
-	tick := time.NewTicker(failoverEvery)
+	tick := time.NewTicker(failoverLook)
 	defer tick.Stop()
 	for {
 		select {

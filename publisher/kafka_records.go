@@ -64,7 +64,7 @@ func (k *Kafka) records(entries []rowtide.Entry, watermark rowtide.Version, olde
 // and it fits.
 func (k *Kafka) invalidation(e *rowtide.Entry) rowtide.Invalidation {
 	inv := rowtide.Invalidation{Key: e.Key, Version: e.Version, Empty: e.Empty()}
-	if e.Push && !inv.Empty && len(e.Payload) <= MaxPush {
+	if pushed(e) {
 		inv.Value = e.Payload
 		if recordBytes+itemSize(&inv) > k.limit {
 			inv.Value = nil // nodes read Redis, as without push
@@ -72,6 +72,9 @@ func (k *Kafka) invalidation(e *rowtide.Entry) rowtide.Invalidation {
 	}
 	return inv
 }
+
+// pushed reports whether an entry's value is to travel with its invalidation.
+func pushed(e *rowtide.Entry) bool { return e.Push && !e.Empty() && len(e.Payload) <= MaxPush }
 
 // itemSize is an item's length in the record, or a little more.
 func itemSize(i *rowtide.Invalidation) int {

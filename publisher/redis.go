@@ -44,6 +44,7 @@ type Redis struct {
 	prefix  string
 	layout  func(module string) Layout
 	fence   fence
+	hints   *Hints
 	cluster bool
 	lanes   int
 	scripts *scripts
@@ -75,6 +76,9 @@ func WithFence(key string, term uint64) RedisOption {
 	return func(r *Redis) { r.fence = fence{key, term} }
 }
 
+// WithHints tells nodes of what was written.
+func WithHints(h *Hints) RedisOption { return func(r *Redis) { r.hints = h } }
+
 // NewRedis makes a store on rdb. It does no I/O.
 func NewRedis(rdb redis.UniversalClient, prefix string, log *slog.Logger, obs Observer, opts ...RedisOption) *Redis {
 	r := &Redis{
@@ -96,6 +100,14 @@ func NewRedis(rdb redis.UniversalClient, prefix string, log *slog.Logger, obs Ob
 // only or in a failover is waited for; the script is harmless to repeat. The only
 // other errors than ctx's are [ErrBraces], before anything is written, and [ErrFenced].
 func (r *Redis) Overwrite(ctx context.Context, entries []rowtide.Entry) error {
+	err := r.overwrite(ctx, entries)
+	if err == nil {
+		r.hints.tell(entries)
+	}
+	return err
+}
+
+func (r *Redis) overwrite(ctx context.Context, entries []rowtide.Entry) error {
 	items, err := r.items(entries)
 	if err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/rowtide/rowtide"
+	"github.com/rowtide/rowtide/internal/hints"
 	"github.com/rowtide/rowtide/internal/overwrite"
 	"github.com/rowtide/rowtide/internal/testenv"
 	"github.com/rowtide/rowtide/publisher"
@@ -226,6 +227,9 @@ func checkRights(t *testing.T, rdb redis.UniversalClient) {
 	}
 	if err := rdb.Set(ctx, "rowtide:checkpoint:main", "x", 0).Err(); err != nil {
 		t.Errorf("saving a checkpoint: %v", err)
+	}
+	if err := rdb.Publish(ctx, hints.Channel("rowtide"), "x").Err(); err != nil {
+		t.Errorf("telling hints: %v", err)
 	}
 	const key = "rowtide:event:1:1"
 	for _, words := range [][]any{

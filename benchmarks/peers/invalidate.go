@@ -138,11 +138,18 @@ func (b *bench) invalidate(ctx context.Context) error {
 // listener is a node's observer.
 type listener struct {
 	localsync.NopObserver
-	a *arrivals
+	a     *arrivals
+	known []atomic.Bool // by number of the write
 }
 
-func (l listener) Applied(inv rowtide.Invalidation, _ *rowtide.Batch) {
-	l.a.heard(int(inv.Version) - 2) //nolint:gosec // numbers of writes
+func (l *listener) Applied(inv rowtide.Invalidation, _ *rowtide.Batch) { l.hear(inv.Version) }
+func (l *listener) Hinted(inv rowtide.Invalidation)                    { l.hear(inv.Version) }
+
+// hear counts a write once, whichever way it came first.
+func (l *listener) hear(v rowtide.Version) {
+	if n := int(v) - 2; !l.known[n].Swap(true) { //nolint:gosec // numbers of writes
+		l.a.heard(n)
+	}
 }
 
 // overKafka writes as the daemon's publisher does.
@@ -156,7 +163,7 @@ func (b *bench) overKafka(brokers string) func(context.Context, int, *arrivals) 
 		for range nodes {
 			node, err := localsync.Open(ctx, localsync.Options{
 				Redis: b.rdb, Brokers: p.cfg.Brokers, Topic: p.cfg.Topic, Prefix: p.prefix, MaxBytes: 4 << 20,
-				Observer: listener{a: a}, Logger: slog.New(slog.DiscardHandler),
+				Observer: &listener{a: a, known: make([]atomic.Bool, len(a.due))}, Logger: slog.New(slog.DiscardHandler),
 			})
 			if err != nil {
 				return err
@@ -207,14 +214,16 @@ func (b *bench) publish(ctx context.Context, brokers []string) (*publishing, err
 	if err != nil {
 		return nil, err
 	}
+	h := publisher.NewHints(b.rdb, prefix, quiet)
 	p := &publishing{
-		Publisher: publisher.New(publisher.NewRedis(b.rdb, prefix, quiet, publisher.NopObserver{}), k),
+		Publisher: publisher.New(publisher.NewRedis(b.rdb, prefix, quiet, publisher.NopObserver{}, publisher.WithHints(h)), k),
 		cfg:       cfg, prefix: prefix, taken: make(chan []rowtide.Entry, 1000),
 	}
 	ctx, stop := context.WithCancel(ctx)
 	var g sync.WaitGroup
 	var failed error
 	g.Go(func() { _ = k.Run(ctx) })
+	g.Go(func() { _ = h.Run(ctx) })
 	g.Go(func() { failed = p.announce(ctx) })
 	p.close = func() error {
 		close(p.taken)

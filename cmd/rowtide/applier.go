@@ -40,7 +40,7 @@ func (d *daemon) openApplier(ctx context.Context) error {
 		return err
 	}
 	d.group = changes.NewGroup(d.changesConfig(), d.client, d.bus, d.log, d.seen)
-	sink := publisher.New(publisher.NewRedis(d.rdb, d.cfg.Redis.Prefix, d.log, d.obs, publisher.WithLayout(d.layout)), d.bus)
+	sink := publisher.New(d.store(), d.bus)
 	d.pipe = newPipeline(d.cfg.Aggregator, d.modules, aggregator.Outside{
 		Sink: sink, DeadLetters: letters{d.dlq}, Generations: d.nodes,
 		Checkpoint: watchedGroup{d.group, d}, DB: bySourceGTID{d.source.Reader()},

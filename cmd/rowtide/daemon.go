@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -36,6 +37,7 @@ type daemon struct {
 	rdb      redis.UniversalClient
 	kafka    sarama.Client
 	bus      *publisher.Kafka
+	hints    *publisher.Hints
 	source   *binlog.Source
 	progress *binlog.Progress
 	filler   *binlog.Backfiller // nil with feed
@@ -79,7 +81,7 @@ func (d *daemon) open(ctx context.Context) error {
 	if d.bus, err = publisher.NewKafka(d.cfg.Kafka, d.kafka, d.log, d.obs); err != nil {
 		return err
 	}
-	sink := publisher.New(publisher.NewRedis(d.rdb, d.cfg.Redis.Prefix, d.log, d.obs, publisher.WithLayout(d.layout), d.fence()), d.bus)
+	sink := publisher.New(d.store(d.fence()), d.bus)
 	if err := d.openTopics(); err != nil {
 		return err
 	}
@@ -94,6 +96,12 @@ func (d *daemon) open(ctx context.Context) error {
 		return err
 	}
 	return d.openBackfill(ctx)
+}
+
+// store is the way to Redis, for [daemon.run] to tell hints of.
+func (d *daemon) store(more ...publisher.RedisOption) *publisher.Redis {
+	d.hints = publisher.NewHints(d.rdb, d.cfg.Redis.Prefix, d.log)
+	return publisher.NewRedis(d.rdb, d.cfg.Redis.Prefix, d.log, d.obs, append(more, publisher.WithLayout(d.layout), publisher.WithHints(d.hints))...)
 }
 
 // openTopics makes sure of the topics beside that of the invalidations.
@@ -189,13 +197,11 @@ func (d *daemon) run(ctx context.Context) error {
 	drain, cancelDrain := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancelDrain()
 	beat, stopBeat := context.WithCancel(drain)
-	beating := make(chan struct{})
-	go func() {
-		defer close(beating)
-		if d.bus != nil {
-			_ = d.bus.Run(beat) // ends with its context only
-		}
-	}()
+	var beating sync.WaitGroup
+	beating.Go(func() { _ = d.hints.Run(beat) }) // these end with their context only
+	if d.bus != nil {
+		beating.Go(func() { _ = d.bus.Run(beat) })
+	}
 
 	g, gctx := errgroup.WithContext(ctx)
 	// From whatever ends the reading, a signal or a fault.
@@ -235,7 +241,7 @@ func (d *daemon) run(ctx context.Context) error {
 	d.log.Info("running", "source", from.source, "server", from.server, "from", from.position, "epoch", from.epoch, "modules", len(d.modules), "http", srv.addr())
 	err = g.Wait()
 	stopBeat()
-	<-beating
+	beating.Wait()
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return fmt.Errorf("stopped before everything read was written; it will be read again: %w", err)
 	}

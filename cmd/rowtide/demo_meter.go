@@ -13,7 +13,8 @@ import (
 type meter struct {
 	mu      sync.Mutex
 	pending map[rowtide.Key]*flight
-	recent  []time.Duration // since the last report
+	heard   [demoNodes]map[rowtide.Key]rowtide.Version // the newest
+	recent  []time.Duration                            // since the last report
 	all     []time.Duration
 }
 
@@ -23,7 +24,13 @@ type flight struct {
 	arrived   [demoNodes]time.Time
 }
 
-func newMeter() *meter { return &meter{pending: map[rowtide.Key]*flight{}} }
+func newMeter() *meter {
+	m := &meter{pending: map[rowtide.Key]*flight{}}
+	for i := range m.heard {
+		m.heard[i] = map[rowtide.Key]rowtide.Version{}
+	}
+	return m
+}
 
 // begin announces that k is about to be committed; it must not be under way
 // already, or an earlier change would be taken for this one.
@@ -50,10 +57,15 @@ func (m *meter) committed(k rowtide.Key, at time.Time, ok bool) {
 	m.settle(k, f)
 }
 
-// applied says that a node has heard of k. That can be before COMMIT returns.
-func (m *meter) applied(node int, k rowtide.Key) {
+// applied says that a node has heard that k has version v. That can be before COMMIT
+// returns, and comes twice as a rule: by a hint, and by Kafka.
+func (m *meter) applied(node int, k rowtide.Key, v rowtide.Version) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if v <= m.heard[node][k] {
+		return
+	}
+	m.heard[node][k] = v
 	f := m.pending[k]
 	if f == nil || !f.arrived[node].IsZero() {
 		return

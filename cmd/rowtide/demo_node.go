@@ -61,8 +61,11 @@ type applied struct {
 
 // Applied implements localsync.Observer.
 func (a applied) Applied(inv rowtide.Invalidation, _ *rowtide.Batch) {
-	a.meter.applied(a.node, inv.Key)
+	a.meter.applied(a.node, inv.Key, inv.Version)
 }
+
+// Hinted implements localsync.Observer.
+func (a applied) Hinted(inv rowtide.Invalidation) { a.meter.applied(a.node, inv.Key, inv.Version) }
 
 const demoNodes = 3
 

@@ -15,6 +15,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/rowtide/rowtide"
+	"github.com/rowtide/rowtide/internal/hints"
 	"github.com/rowtide/rowtide/internal/testenv"
 	"github.com/rowtide/rowtide/localsync"
 	"github.com/rowtide/rowtide/publisher"
@@ -205,6 +206,39 @@ func TestNodes_SwapPushedValuesInPlace(t *testing.T) {
 	v, info, err := b.shows.Lookup(t.Context(), 1)
 	if err != nil || string(v) != "v6" || info.Level != localsync.LevelLocal {
 		t.Errorf("%q, %+v, %v; want v6 from the local store", v, info, err)
+	}
+}
+
+// Kafka is not told at all here: what Redis passes on is enough to serve the change.
+func TestNodes_ServeAChangeBeforeKafkaTellsOfIt(t *testing.T) {
+	b := newBoth(t)
+	bus, _ := b.daemon()
+	b.open()
+	b.put(show(1, 5))
+	b.broadcast(bus, show(1, 5))
+	if v, err := b.shows.Get(t.Context(), 1); err != nil || string(v) != "v5" {
+		t.Fatalf("%q, %v", v, err)
+	}
+	eventually(t, "the node listens", 20*time.Second, func() (bool, string) {
+		n, err := b.rdb.PubSubNumSub(t.Context(), hints.Channel(b.cfg.Prefix)).Result()
+		return err == nil && n[hints.Channel(b.cfg.Prefix)] == 1, fmt.Sprint(n, err)
+	})
+	h := publisher.NewHints(b.rdb, b.cfg.Prefix, slog.New(slog.DiscardHandler))
+	ctx, stop := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = h.Run(ctx) })
+	defer wg.Wait()
+	defer stop()
+	r := publisher.NewRedis(b.rdb, b.cfg.Prefix, slog.New(slog.DiscardHandler), publisher.NopObserver{}, publisher.WithHints(h))
+	if err := r.Overwrite(t.Context(), []rowtide.Entry{show(1, 6)}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the change is served", 20*time.Second, func() (bool, string) {
+		v, info, err := b.shows.Lookup(t.Context(), 1)
+		return err == nil && string(v) == "v6" && !info.Stale, fmt.Sprintf("%q %+v %v", v, info, err)
+	})
+	if got := b.node.Stats().Bus; got.Hinted != 1 || got.Watermark > 5 || got.Applied > 1 {
+		t.Errorf("%+v, want one hint, and nothing more from the bus", got)
 	}
 }
 

@@ -90,7 +90,7 @@ func newRigOf(t testing.TB, first []rowtide.ModuleControl, given []sidecar.Modul
 	log := slog.New(slog.DiscardHandler)
 	modules := sidecar.NewModules("rowtide", log, given...)
 	cache, err := localsync.Open(context.Background(), localsync.Options{
-		Redis: rdb, Bus: r.bus, MaxBytes: 16 << 20, Observer: modules, Logger: log,
+		Redis: rdb, RedisTimeout: localsync.DefaultLoadTimeout, Bus: r.bus, MaxBytes: 16 << 20, Observer: modules, Logger: log,
 		// Nobody sends heartbeats here.
 		Silence: time.Hour,
 	})

@@ -93,6 +93,7 @@ var perNode = []struct {
 	value func(*localsync.Stats) float64
 }{
 	{node("invalidations_total", "Invalidations applied."), prometheus.CounterValue, func(s *localsync.Stats) float64 { return float64(s.Bus.Applied) }},
+	{node("hints_total", "Invalidations that Redis passed on ahead of the bus."), prometheus.CounterValue, func(s *localsync.Stats) float64 { return float64(s.Bus.Hinted) }},
 	{node("bus_records_total", "Records heard that carried invalidations."), prometheus.CounterValue, func(s *localsync.Stats) float64 { return float64(s.Bus.Records) }},
 	{node("bus_heartbeats_total", "Heartbeats heard."), prometheus.CounterValue, func(s *localsync.Stats) float64 { return float64(s.Bus.Heartbeats) }},
 	{node("bus_gaps_total", "Times that a partition turned suspect."), prometheus.CounterValue, func(s *localsync.Stats) float64 { return float64(s.Bus.Gaps) }},

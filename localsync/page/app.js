@@ -106,7 +106,7 @@ function showTop(list, m, top) {
 function showBus(b, degraded) {
   facts($("bus"), [
     ["partitions", b.partitions], ["silent", b.silent, b.silent ? "bad" : ""], ["lag", fmt.ns(b.lag_ns), degraded ? "bad" : ""],
-    ["invalidations", fmt.count(b.applied)], ["records, heartbeats", fmt.count(b.records) + ", " + fmt.count(b.heartbeats)],
+    ["invalidations, hints", fmt.count(b.applied) + ", " + fmt.count(b.hinted)], ["records, heartbeats", fmt.count(b.records) + ", " + fmt.count(b.heartbeats)],
     ["gaps", b.gaps, b.gaps ? "warn" : ""], ["undecodable", b.undecodable, b.undecodable ? "bad" : ""],
   ]);
   fill($("partitions"), ...(b.by_partition || []).map((p, i) => {

@@ -23,6 +23,7 @@ type daemon struct {
 	watch *publisher.Failover[int]
 	agg   *aggregator.Aggregator
 	bus   *publisher.Kafka
+	hints *publisher.Hints
 	from  int
 	term  uint64
 	mod   *aggregator.Module
@@ -104,7 +105,8 @@ func (d *daemon) open() error {
 		d.from = max(at, d.w.remembered) // as from a file, which a failover does not set back
 	}
 	d.bus = publisher.NewKafkaOver(busConfig, producer{t: d.w.topic}, d.w.topic.sequences(), quiet, publisher.NopObserver{})
-	sink := aggregator.Sink(publisher.New(publisher.NewRedis(d.rdb, prefix, quiet, publisher.NopObserver{}, publisher.WithFence(termKey, d.term)), d.bus))
+	d.hints = publisher.NewHints(d.rdb, prefix, quiet)
+	sink := aggregator.Sink(publisher.New(publisher.NewRedis(d.rdb, prefix, quiet, publisher.NopObserver{}, publisher.WithFence(termKey, d.term), publisher.WithHints(d.hints)), d.bus))
 	if d.w.off.order {
 		sink = &hasty{Sink: sink, w: d.w}
 	}
@@ -125,6 +127,7 @@ func (d *daemon) run() error {
 	g.Go(func() error { return d.follow(ctx) })
 	g.Go(func() error { return d.agg.Run(ctx) })
 	g.Go(func() error { return d.bus.Run(ctx) })
+	g.Go(func() error { return d.hints.Run(ctx) })
 	g.Go(func() error { return d.watch.Run(ctx) })
 	err := g.Wait()
 	if errors.Is(context.Cause(ctx), errKilled) {

@@ -41,6 +41,7 @@ type rates struct {
 	lateBy     time.Duration
 	acksLost   float64 // of sends to Kafka: written, but not acknowledged
 	sendTime   time.Duration
+	hintsLost  float64
 	hushEvery  time.Duration // a node hears nothing
 	hush       [2]time.Duration
 	hushedLost float64 // of those: what came meanwhile is gone from the log
@@ -76,7 +77,7 @@ func usual() rates {
 		evictEvery: 50 * ms, failEvery: 20 * time.Second, failLoses: [2]time.Duration{100 * ms, 200 * ms}, failDown: 100 * ms,
 
 		busTime: 20 * ms, fetchMost: 100, lost: 5e-4, late: 0.01, lateBy: 3 * time.Second,
-		acksLost: 1e-3, sendTime: 4 * ms,
+		acksLost: 1e-3, sendTime: 4 * ms, hintsLost: 0.05,
 		hushEvery: 60 * time.Second, hush: [2]time.Duration{500 * ms, 8 * time.Second}, hushedLost: 0.25,
 
 		zombies: 0.002, zombieBy: [2]time.Duration{50 * ms, 2050 * ms},

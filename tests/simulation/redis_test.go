@@ -11,6 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/rowtide/rowtide"
+	"github.com/rowtide/rowtide/internal/hints"
 	"github.com/rowtide/rowtide/internal/overwrite"
 )
 
@@ -208,13 +209,36 @@ func (r *memRedis) do(cmd redis.Cmder, by int) error {
 			c.SetVal("OK")
 			return nil
 		}
+	case *redis.MapStringInterfaceCmd:
+		if cmd.Name() == "hello" { // of a subscription's connection
+			return nil
+		}
 	case *redis.IntCmd:
 		if cmd.Name() == "publish" {
-			c.SetVal(int64(r.channels.Publish(args[1].(string), string(args[2].([]byte)))))
+			c.SetVal(r.publish(args[1].(string), string(args[2].([]byte))))
 			return nil
 		}
 	}
 	return fmt.Errorf("the simulation's redis does not know %v; add it to memRedis.do", args[0])
+}
+
+// publish passes a message on. Hints get lost and come late, which nobody may mind;
+// what nodes tell each other of loads they wait for.
+func (r *memRedis) publish(channel, message string) int64 {
+	if channel == hints.Channel(prefix) {
+		if r.dice.chance(r.w.hintsLost) {
+			return 0
+		}
+		if r.dice.chance(r.w.late) {
+			by := r.dice.upTo(r.w.lateBy)
+			r.w.wg.Go(func() {
+				pass(by)
+				r.channels.Publish(channel, message)
+			})
+			return 0
+		}
+	}
+	return int64(r.channels.Publish(channel, message))
 }
 
 // lease is localsync's lease.lua; mu is held.

@@ -29,7 +29,7 @@ const (
 // client is a go-redis client that never dials.
 func (r *memRedis) client(d *dice, pauses float64, by int) *redis.Client {
 	rdb := redis.NewClient(&redis.Options{
-		Addr: "memory:0", MaxRetries: -1, Protocol: 2,
+		Addr: "memory:0", MaxRetries: -1, Protocol: 2, DisableIdentity: true,
 		// Only subscriptions get here: what Publish tells goes by a real channel.
 		Dialer:                   func(context.Context, string, string) (net.Conn, error) { return r.channels.Dial() },
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}, // starts a goroutine
