@@ -50,6 +50,9 @@
 // repeat its head, and a restarted daemon says what it goes on from. A hole puts the partition's entries in doubt with one store to
 // memory; each is checked against Redis when it is next read. Nothing is flushed.
 //
+// Hints. Redis passes most changes on ahead of the bus. They raise floors like the
+// bus does, and nothing depends on them ([Options].NoHints).
+//
 // Leases. Of all nodes that miss a key which nobody has, one loads it and tells
 // the others when it is done; they then read Redis. Nothing but the number of
 // loads depends on it: a node that waited for [ModuleConfig].LeaseWait, or was told
@@ -89,7 +92,7 @@
 // # Goroutines
 //
 // One per partition applies the bus (ended by Close); it takes shard locks and
-// waits for nothing else. One counts the topic's partitions. One per group of
+// waits for nothing else. One hears hints. One counts the topic's partitions. One per group of
 // missing keys reads Redis and the loader, on its own deadline; Close waits for it.
 // From the first wait for another node's load on, one hears of their ends (Redis's
 // own subscription, ended by Close). Lock order: a module's table of flights alone;

@@ -142,6 +142,7 @@ func (s *Server) value(w http.ResponseWriter, r *http.Request, mod *module, key 
 		return
 	}
 	value, info, err := mod.values.Lookup(r.Context(), key)
+	s.allowTime(w) // what Redis took is not the reader's
 	describe(w.Header(), info)
 	switch {
 	case errors.Is(err, localsync.ErrNotFound):
@@ -265,6 +266,7 @@ func (s *Server) batch(w http.ResponseWriter, r *http.Request, mod *module, keys
 	a, size := answer{Values: make(map[string]json.RawMessage, len(keys)), Errors: map[string]string{}}, 0
 	for some := range slices.Chunk(keys, readAtOnce) {
 		values, err := mod.values.GetMany(r.Context(), some)
+		s.allowTime(w)
 		var partial *localsync.PartialError[string]
 		if err != nil && !errors.As(err, &partial) {
 			s.refuse(w, http.StatusServiceUnavailable, err.Error(), "try again")

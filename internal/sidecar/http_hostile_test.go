@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/alicebob/miniredis/v2/server"
+
 	"github.com/rowtide/rowtide/internal/sidecar"
 )
 
@@ -126,5 +128,29 @@ func TestHTTP_SlowReaderIsCut(t *testing.T) {
 		}
 		res.Body.Close()
 		<-time.After(100 * time.Millisecond)
+	}
+}
+
+// The reader's time begins when there is something to read.
+func TestHTTP_SlowRedisIsNotTheReadersFault(t *testing.T) {
+	r := newRig(t, func(c *sidecar.Config) { c.WriteTimeout = 50 * time.Millisecond })
+	r.put("event", 1, "1", "1")
+	r.put("event", 1, "2", "2")
+	r.mr.Server().SetPreHook(func(_ *server.Peer, cmd string, _ ...string) bool {
+		if cmd == "MGET" {
+			<-time.After(200 * time.Millisecond)
+		}
+		return false
+	})
+	srv := httptest.NewServer(r.server.Handler(sidecar.Mounts{}))
+	defer srv.Close()
+	for _, path := range []string{"/v1/event/1", "/v1/event?key=2"} {
+		res, err := http.Get(srv.URL + path) //nolint:noctx // a test's
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res.Body.Close(); res.StatusCode != 200 {
+			t.Errorf("%s: %s", path, res.Status)
+		}
 	}
 }

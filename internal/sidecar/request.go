@@ -89,10 +89,7 @@ func (q *requests) next() error {
 	if !ok {
 		return protocolError("invalid multibulk length")
 	}
-	args, size := q.maxArgs, q.maxBytes
-	if q.stranger {
-		args, size = min(args, strangerArgs), min(size, strangerBytes)
-	}
+	args, size := q.most()
 	for i := range n {
 		if err := q.argument(i < args, size); err != nil {
 			return err
@@ -104,6 +101,14 @@ func (q *requests) next() error {
 		at = end
 	}
 	return nil
+}
+
+// most is how many arguments and bytes of a command are kept.
+func (q *requests) most() (args, size int) {
+	if q.stranger {
+		return min(q.maxArgs, strangerArgs), min(q.maxBytes, strangerBytes)
+	}
+	return q.maxArgs, q.maxBytes
 }
 
 // argument reads one bulk string, and keeps it if it may and all of them have at
@@ -175,6 +180,9 @@ func (q *requests) inline(line []byte) error {
 	_, args, _, _, err := redcon.ReadNextCommand(append(append([]byte(nil), line...), '\n'), nil)
 	if err != nil {
 		return protocolError("unbalanced quotes in request")
+	}
+	if most, _ := q.most(); len(args) > most {
+		q.large, args = true, args[:1]
 	}
 	q.args = append(q.args, args...)
 	return nil

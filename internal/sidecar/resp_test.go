@@ -227,6 +227,10 @@ func TestLimits_LargeRequestsAreRefusedAndTheConnectionLivesOn(t *testing.T) {
 			t.Errorf("%.100q", got)
 		}
 	}
+	c.send("MGET event:1 event:1 event:1 event:1\r\n") // as a person types it
+	if got := c.reply(); !strings.Contains(got, "at most 3 keys (node.max_keys)") {
+		t.Errorf("%.100q", got)
+	}
 	if got := c.do("MGET", "event:1", "event:1", "event:1"); !strings.HasPrefix(got, "*3\r\n$1\r\nv\r\n") {
 		t.Errorf("%q", got)
 	}
