@@ -74,6 +74,13 @@ func (b *Backfiller) Prepare(ctx context.Context) error {
 			return err
 		}
 	}
+	var inForce []string
+	for _, t := range b.targets {
+		inForce = append(inForce, t.Module)
+	}
+	if err := b.Abandon(ctx, inForce); err != nil {
+		return err
+	}
 	requests, err := b.List(ctx)
 	if err != nil {
 		return err

@@ -190,6 +190,44 @@ func (b *Backfills) move(ctx context.Context, id uint64, to BackfillStatus, from
 	return n > 0, err
 }
 
+// Abandon makes requests fail that are not over and name another version of a module
+// than the one in force, "name/version": their rows would be written under that one.
+// The other modules of such a request are asked for again.
+func (b *Backfills) Abandon(ctx context.Context, inForce []string) error {
+	requests, err := b.List(ctx)
+	if err != nil {
+		return err
+	}
+	for i := range requests {
+		f := &requests[i]
+		rest := slices.DeleteFunc(slices.Clone(f.Modules), func(m string) bool { return superseded(m, inForce) })
+		if f.Status.Ended() || len(rest) == len(f.Modules) {
+			continue
+		}
+		f.Err = "another version of the module is in force"
+		if err := b.save(ctx, f); err != nil {
+			return err
+		}
+		if _, err := b.move(ctx, f.ID, BackfillFailed, BackfillQueued, BackfillRunning, BackfillPaused); err != nil {
+			return err
+		}
+		if len(rest) == 0 {
+			continue
+		}
+		if _, err := b.Add(ctx, BackfillRequest{Modules: rest, Table: f.Table, Where: f.Where, Few: f.Few}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// superseded reports whether another version of the module is in force.
+func superseded(module string, inForce []string) bool {
+	name, _, _ := strings.Cut(module, "/")
+	return !slices.Contains(inForce, module) &&
+		slices.ContainsFunc(inForce, func(m string) bool { return strings.HasPrefix(m, name+"/") })
+}
+
 // save records how far a request is; the state is left alone.
 func (b *Backfills) save(ctx context.Context, f *Backfill) error {
 	_, err := b.db.ExecContext(ctx, "UPDATE "+b.table(backfillTable)+

@@ -19,7 +19,7 @@ func (c *Cache) hearHints(ctx context.Context) {
 	if _, cluster := c.opt.Redis.(*redis.ClusterClient); cluster || c.opt.NoHints {
 		return // in a cluster the daemon gives none
 	}
-	channel := hints.Channel(c.opt.Prefix)
+	channel := hints.Channel(c.opt.Redis, c.opt.Prefix)
 	wait := backoff.New(time.Second, time.Minute)
 	for told := false; ctx.Err() == nil; {
 		ps := c.opt.Redis.Subscribe(ctx, channel)

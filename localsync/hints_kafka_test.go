@@ -52,7 +52,7 @@ func tell(t *testing.T, rdb *redis.Client) {
 			case <-stop:
 				return
 			case <-time.After(50 * time.Millisecond):
-				rdb.Publish(t.Context(), hints.Channel("rowtide"), record)
+				rdb.Publish(t.Context(), hints.Channel(rdb, "rowtide"), record)
 			}
 		}
 	}()

@@ -31,7 +31,7 @@ func newHintedNode(t *testing.T) (*node, *hinted) {
 
 func (n *node) listens() {
 	n.t.Helper()
-	channel := hints.Channel("rowtide")
+	channel := hints.Channel(n.rdb, "rowtide")
 	eventually(n.t, "the node listens", func() bool { return n.mr.PubSubNumSub(channel)[channel] == 1 })
 }
 
@@ -39,7 +39,7 @@ func (n *node) listens() {
 func (n *node) hint(h *hinted, id int64, v rowtide.Version, value []byte) {
 	n.t.Helper()
 	b := rowtide.Batch{SentAt: n.clock.Now(), Items: []rowtide.Invalidation{{Key: eventKey(id), Version: v, Value: value}}}
-	n.mr.Publish(hints.Channel("rowtide"), string(b.AppendBatch(nil)))
+	n.mr.Publish(hints.Channel(n.rdb, "rowtide"), string(b.AppendBatch(nil)))
 	eventually(n.t, "the hint", func() bool { return h.last.Load() == uint64(v) })
 }
 
@@ -78,7 +78,7 @@ func TestHints_ThatAreWrongCostALookAtMost(t *testing.T) {
 	if info := want(t, m, 1, "new"); info.Level != localsync.LevelLocal {
 		t.Fatalf("%+v, want local", info)
 	}
-	n.mr.Publish(hints.Channel("rowtide"), "no batch")
+	n.mr.Publish(hints.Channel(n.rdb, "rowtide"), "no batch")
 	n.hint(h, 1, 105, []byte("the same version"))
 	if info := want(t, m, 1, "new"); info.Level != localsync.LevelLocal {
 		t.Fatalf("%+v, want local", info)

@@ -67,7 +67,9 @@ func newKafkaBus(opt *Options) *kafkaBus {
 	// A consumer that may create the topic would do so with the broker's default
 	// number of partitions, and keys would map wrongly for ever.
 	c.Metadata.AllowAutoTopicCreation = false
-	c.Consumer.Return.Errors = true
+	// Nothing that the library repeats by itself is of use here, and with the buffer
+	// above an error that nobody takes would hold its partition up.
+	c.Consumer.Return.Errors = false
 	return &kafkaBus{brokers: opt.Brokers, topic: opt.Topic, conf: c, log: opt.Logger, control: controlLog{topic: opt.ControlTopic}, recount: opt.Silence / 3}
 }
 
@@ -199,18 +201,16 @@ func (b *kafkaBus) follow(ctx context.Context, f *follower, p int32, sink Sink) 
 }
 
 // deliver returns when the partition's consumer has ended, with the reason. While it
-// takes nothing, nothing is fetched.
+// takes nothing, one fetch at most is under way.
 func (b *kafkaBus) deliver(ctx context.Context, pc sarama.PartitionConsumer, p int32, sink Sink) error {
-	cause := errors.New("partition consumer ended")
-	messages, errs := pc.Messages(), pc.Errors()
+	messages := pc.Messages()
 	var held <-chan *sarama.ConsumerMessage // messages, during a pause
 	var resume <-chan time.Time
-	for resume != nil || messages != nil || errs != nil {
+	for {
 		select {
 		case msg, ok := <-messages:
 			if !ok {
-				messages = nil
-				continue
+				return errCut
 			}
 			sink.Record(p, msg.Value)
 			if b.ahead != nil && b.ahead() && msg.Offset+1 >= pc.HighWaterMarkOffset() {
@@ -218,21 +218,15 @@ func (b *kafkaBus) deliver(ctx context.Context, pc sarama.PartitionConsumer, p i
 			}
 		case <-resume:
 			messages, resume = held, nil
-		case err, ok := <-errs:
-			if !ok {
-				errs = nil
-				continue
-			}
-			// Except for the last, sarama retries from the same offset: nothing is
-			// lost, and a long silence shows by itself.
-			cause = err
-			b.log.Debug("fetch invalidations", "partition", p, "error", err)
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
-	return cause
 }
+
+// errCut is why a partition's consumer ends: all else the library repeats from the same
+// offset, so that nothing is lost, and a long silence shows by itself.
+var errCut = fmt.Errorf("partition consumer ended: %w", sarama.ErrOffsetOutOfRange)
 
 func (b *kafkaBus) reopen(ctx context.Context, f *follower, p int32) bool {
 	for {

@@ -125,25 +125,16 @@ func (b *kafkaBus) findControl(ctx context.Context) bool {
 // deliverControl returns when ctx or the partition's consumer ends.
 func (b *kafkaBus) deliverControl(ctx context.Context) {
 	l := &b.control
-	messages, errs := l.part.Messages(), l.part.Errors()
-	for messages != nil || errs != nil {
+	for messages := l.part.Messages(); ; {
 		select {
 		case m, ok := <-messages:
 			if !ok {
-				messages = nil
-				continue
+				l.part = nil
+				return
 			}
 			l.take(m)
-		case err, ok := <-errs:
-			if !ok {
-				errs = nil
-				continue
-			}
-			// The library repeats, except for the last one.
-			b.log.Debug("fetch module settings", "topic", l.topic, "error", err)
 		case <-ctx.Done():
 			return
 		}
 	}
-	l.part = nil
 }

@@ -4,6 +4,7 @@ package localsync
 // records of the meantime come first: until they are through, the stream is as good
 // as silent, and hearing the first of them is no reason to trust what is kept.
 type pace struct {
+	heard   bool
 	usual   int64 // from sending to here, at best, of records that were of now
 	behind  bool
 	lagging int64 // since when
@@ -17,6 +18,9 @@ type pace struct {
 // limit: that of a backlog falls, that of a stream which is too slow grows.
 func (p *pace) current(now, sent, limit int64) (late int64, ok bool) {
 	lag := now - sent
+	if !p.heard { // it was sent after the partition's end was pinned: what it lacks is clocks
+		p.heard, p.usual = true, lag
+	}
 	if lag-p.usual <= limit/2 {
 		p.behind, p.usual = false, min(p.usual, lag)
 		return lag - p.usual, true

@@ -19,8 +19,8 @@ const (
 	// hintWaiting bounds those that wait for Redis to take them; further ones are left
 	// out.
 	hintWaiting = 64
-	// hintTimeout is for Redis to take them; nothing is told to one that does not for
-	// as long as hintPause.
+	// hintTimeout is for Redis to take them, where the client heeds deadlines; nothing is
+	// told to one that does not for as long as hintPause.
 	hintTimeout = time.Second
 	hintPause   = time.Second
 )
@@ -45,7 +45,7 @@ func NewHints(rdb redis.UniversalClient, prefix string, log *slog.Logger) *Hints
 	if _, cluster := rdb.(*redis.ClusterClient); cluster {
 		return nil
 	}
-	return &Hints{rdb: rdb, channel: hints.Channel(prefix), log: log, waiting: make(chan []byte, hintWaiting)}
+	return &Hints{rdb: rdb, channel: hints.Channel(rdb, prefix), log: log, waiting: make(chan []byte, hintWaiting)}
 }
 
 // tell does not block.

@@ -228,7 +228,7 @@ func checkRights(t *testing.T, rdb redis.UniversalClient) {
 	if err := rdb.Set(ctx, "rowtide:checkpoint:main", "x", 0).Err(); err != nil {
 		t.Errorf("saving a checkpoint: %v", err)
 	}
-	if err := rdb.Publish(ctx, hints.Channel("rowtide"), "x").Err(); err != nil {
+	if err := rdb.Publish(ctx, hints.Channel(rdb, "rowtide"), "x").Err(); err != nil {
 		t.Errorf("telling hints: %v", err)
 	}
 	const key = "rowtide:event:1:1"

@@ -35,6 +35,10 @@ func newAnnouncer(ctl *publisher.Control, epoch func() uint32) *announcer {
 func (a *announcer) announce(ctx context.Context, modules []*aggregator.Module) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	since, err := rowtide.NewVersion(a.epoch(), 0, 1) // all that will be written is newer
+	if err != nil {
+		return err
+	}
 	var all []rowtide.ModuleControl
 	for _, m := range modules {
 		c := m.Config()
@@ -45,7 +49,7 @@ func (a *announcer) announce(ctx context.Context, modules []*aggregator.Module) 
 		if mc.Version > c.Version {
 			// It was in use before: what it has of keys that were deleted since is old.
 			mc.Generation++
-			mc.Since = 0
+			mc.Since = since
 		}
 		mc.Name, mc.Version, mc.Epoch = c.Name, c.Version, a.epoch()
 		mc.Settings = rowtide.ModuleSettings{

@@ -251,6 +251,9 @@ func (d *daemon) run(ctx context.Context) error {
 // close releases all connections.
 func (d *daemon) close() error {
 	var errs []error
+	if d.lease != nil {
+		d.lease.release() // first: a broker that hangs must not keep a standby waiting
+	}
 	if d.bus != nil {
 		errs = append(errs, d.bus.Close())
 	}

@@ -220,8 +220,8 @@ func TestNodes_ServeAChangeBeforeKafkaTellsOfIt(t *testing.T) {
 		t.Fatalf("%q, %v", v, err)
 	}
 	eventually(t, "the node listens", 20*time.Second, func() (bool, string) {
-		n, err := b.rdb.PubSubNumSub(t.Context(), hints.Channel(b.cfg.Prefix)).Result()
-		return err == nil && n[hints.Channel(b.cfg.Prefix)] == 1, fmt.Sprint(n, err)
+		n, err := b.rdb.PubSubNumSub(t.Context(), hints.Channel(b.rdb, b.cfg.Prefix)).Result()
+		return err == nil && n[hints.Channel(b.rdb, b.cfg.Prefix)] == 1, fmt.Sprint(n, err)
 	})
 	h := publisher.NewHints(b.rdb, b.cfg.Prefix, slog.New(slog.DiscardHandler))
 	ctx, stop := context.WithCancel(t.Context())

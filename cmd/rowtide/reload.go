@@ -129,7 +129,9 @@ func (d *daemon) watchTables(ctx context.Context, tables []string) error {
 // fillNew asks for a backfill of the modules whose values Redis does not have.
 func (d *daemon) fillNew(ctx context.Context, modules []*aggregator.Module, what change) error {
 	byTable := map[string][]string{}
+	var inForce []string
 	for _, m := range modules {
+		inForce = append(inForce, idOf(m))
 		if c := m.Config(); slices.Contains(what.refill, c.Name) {
 			byTable[m.Table()] = append(byTable[m.Table()], moduleID(c.Name, c.Version))
 		}
@@ -141,8 +143,12 @@ func (d *daemon) fillNew(ctx context.Context, modules []*aggregator.Module, what
 		d.log.Warn("new values come with the next change of each row only, since nothing backfills by itself here; run rowtide backfill", "modules", what.refill)
 		return nil
 	}
+	requests := d.source.Backfills(backfillName(d.cfg))
+	if err := requests.Abandon(ctx, inForce); err != nil {
+		return fmt.Errorf("the modules are in force, but not filled: %w", err)
+	}
 	for _, table := range slices.Sorted(maps.Keys(byTable)) {
-		if _, err := d.source.Backfills(backfillName(d.cfg)).Add(ctx, binlog.BackfillRequest{Modules: byTable[table], Table: table}); err != nil {
+		if _, err := requests.Add(ctx, binlog.BackfillRequest{Modules: byTable[table], Table: table}); err != nil {
 			return fmt.Errorf("the modules are in force, but not filled: %w", err)
 		}
 	}

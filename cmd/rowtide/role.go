@@ -151,9 +151,6 @@ func (d *daemon) closeParts() error {
 	if d.client != nil {
 		errs = append(errs, d.client.Close())
 	}
-	if d.lease != nil {
-		d.lease.release()
-	}
 	return errors.Join(errs...)
 }
 

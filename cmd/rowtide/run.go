@@ -6,10 +6,12 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/rowtide/rowtide/config"
+	"github.com/rowtide/rowtide/internal/backoff"
 )
 
 // gcPercent trades some 100 MB of memory under full load for a tenth of the
@@ -37,8 +39,11 @@ func newRun() *cobra.Command {
 				debug.SetGCPercent(gcPercent)
 			}
 			log := newLogger(c.ErrOrStderr(), cfg.Log)
+			var failed time.Time // when it last had to start again
+			wait := backoff.New(100*time.Millisecond, 5*time.Second)
 			for {
 				err := runDaemon(c.Context(), path, cfg, log)
+				var unopened *openError
 				switch {
 				case c.Context().Err() != nil && (deposed(err) || errors.Is(err, errStartAgain)):
 					log.Warn("stopped; the next daemon reads again what this one had not written", "err", err)
@@ -47,8 +52,15 @@ func newRun() *cobra.Command {
 					return err
 				case errors.Is(err, errStartAgain):
 					log.Warn("redis lost writes; they are read from the source again", "err", err)
+					failed = time.Now()
+					wait.Reset()
 				case deposed(err):
 					log.Warn("standing by again", "err", err)
+					failed = time.Now()
+					wait.Reset()
+				case errors.As(err, &unopened) && time.Since(failed) < startAgainFor:
+					log.Warn("cannot start again yet, trying", "err", err)
+					_ = wait.Wait(c.Context()) // asked to stop, the next attempt ends at once
 				default:
 					return err
 				}
@@ -65,6 +77,15 @@ func newRun() *cobra.Command {
 	return c
 }
 
+// startAgainFor is how long a daemon that starts again goes on trying: right after a
+// failover not all sentinels know the new primary.
+const startAgainFor = time.Minute
+
+// openError is why a daemon could not begin.
+type openError struct{ error }
+
+func (e *openError) Unwrap() error { return e.error }
+
 // runDaemon is one life of a daemon, from connecting to closing.
 func runDaemon(ctx context.Context, path string, cfg config.Config, log *slog.Logger) (err error) {
 	d := newDaemon(cfg, log)
@@ -74,7 +95,7 @@ func runDaemon(ctx context.Context, path string, cfg config.Config, log *slog.Lo
 		return nil // asked to stop before anything began
 	}
 	if err = config.Locate(path, err); err != nil {
-		return err
+		return &openError{err}
 	}
 	if cfg.Role == config.RoleAll { // the halves of a divided daemon must not differ
 		d.reload = newReloader(d, path)

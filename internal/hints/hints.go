@@ -2,5 +2,18 @@
 // changes over Redis, ahead of Kafka.
 package hints
 
-// Channel is where a prefix's hints are told.
-func Channel(prefix string) string { return prefix + ":~hints" }
+import (
+	"strconv"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Channel is where the hints of a prefix in rdb's database are told: Redis's channels
+// know of no databases.
+func Channel(rdb redis.UniversalClient, prefix string) string {
+	channel := prefix + ":~hints"
+	if c, ok := rdb.(*redis.Client); ok && c.Options().DB != 0 {
+		channel += ":" + strconv.Itoa(c.Options().DB)
+	}
+	return channel
+}

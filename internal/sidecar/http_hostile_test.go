@@ -145,7 +145,7 @@ func TestHTTP_SlowRedisIsNotTheReadersFault(t *testing.T) {
 	srv := httptest.NewServer(r.server.Handler(sidecar.Mounts{}))
 	defer srv.Close()
 	for _, path := range []string{"/v1/event/1", "/v1/event?key=2"} {
-		res, err := http.Get(srv.URL + path) //nolint:noctx // a test's
+		res, err := http.Get(srv.URL + path)
 		if err != nil {
 			t.Fatal(err)
 		}

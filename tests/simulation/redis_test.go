@@ -225,7 +225,7 @@ func (r *memRedis) do(cmd redis.Cmder, by int) error {
 // publish passes a message on. Hints get lost and come late, which nobody may mind;
 // what nodes tell each other of loads they wait for.
 func (r *memRedis) publish(channel, message string) int64 {
-	if channel == hints.Channel(prefix) {
+	if channel == hints.Channel(nil, prefix) {
 		if r.dice.chance(r.w.hintsLost) {
 			return 0
 		}
