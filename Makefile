@@ -14,7 +14,7 @@ FUZZTIME ?= 30s
 PKG  ?= ./...
 ARGS ?=
 # Two packages at a time: the servers and the tests share the same cores.
-INTEGRATION = $(GO) test -race -tags integration -timeout 15m -p 2
+INTEGRATION = $(GO) test -race -tags integration -timeout 30m -p 2
 
 .DEFAULT_GOAL := help
 .PHONY: help build setup demo test unit bench nines lint fmt tidy-check fuzz cover clean
