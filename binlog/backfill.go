@@ -99,7 +99,7 @@ func (b *Backfiller) Prepare(ctx context.Context) error {
 				return err
 			}
 		}
-		if f.Where == "" && (!lost || !f.Status.Ended()) {
+		if f.Where == "" && f.Err != abandoned && (!lost || !f.Status.Ended()) {
 			for _, m := range f.Modules {
 				filled[m] = filled[m] || !again[m] || !f.Status.Ended()
 			}

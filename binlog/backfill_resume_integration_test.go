@@ -266,8 +266,11 @@ func TestBackfill_QueuesWhatIsNewOrNotCovered(t *testing.T) {
 		want(prepare(&old, "m/1", "m/2", "n/1"), "m/1 done 20", "m/2+n/1 queued 0", "m/1 queued 0")
 		// What is begun for a version that is no longer in force would be written under the other.
 		want(prepare(&memory{}, "m/1"), "m/1 done 20", "m/2+n/1 failed 0", "m/1 queued 0", "n/1 queued 0")
+		// That it was given up is no reason not to fill the version once it is in force.
+		all := []string{"m/1 done 20", "m/2+n/1 failed 0", "m/1 failed 0", "n/1 queued 0", "m/2 queued 0"}
+		want(prepare(store, "m/2", "n/1"), all...)
 		cfg.Backfill.Auto = new(false)
-		want(prepare(&memory{}, "x/1"), "m/1 done 20", "m/2+n/1 failed 0", "m/1 queued 0", "n/1 queued 0")
+		want(prepare(&memory{}, "x/1"), all...)
 	})
 }
 

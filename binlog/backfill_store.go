@@ -190,6 +190,9 @@ func (b *Backfills) move(ctx context.Context, id uint64, to BackfillStatus, from
 	return n > 0, err
 }
 
+// abandoned is why a request failed that nobody need mend.
+const abandoned = "another version of the module is in force"
+
 // Abandon makes requests fail that are not over and name another version of a module
 // than the one in force, "name/version": their rows would be written under that one.
 // The other modules of such a request are asked for again.
@@ -204,17 +207,16 @@ func (b *Backfills) Abandon(ctx context.Context, inForce []string) error {
 		if f.Status.Ended() || len(rest) == len(f.Modules) {
 			continue
 		}
-		f.Err = "another version of the module is in force"
+		if len(rest) > 0 { // first: a crash in between only has them read twice
+			if _, err := b.Add(ctx, BackfillRequest{Modules: rest, Table: f.Table, Where: f.Where, Few: f.Few}); err != nil {
+				return err
+			}
+		}
+		f.Err = abandoned
 		if err := b.save(ctx, f); err != nil {
 			return err
 		}
 		if _, err := b.move(ctx, f.ID, BackfillFailed, BackfillQueued, BackfillRunning, BackfillPaused); err != nil {
-			return err
-		}
-		if len(rest) == 0 {
-			continue
-		}
-		if _, err := b.Add(ctx, BackfillRequest{Modules: rest, Table: f.Table, Where: f.Where, Few: f.Few}); err != nil {
 			return err
 		}
 	}

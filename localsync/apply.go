@@ -100,16 +100,21 @@ func (c *Cache) suspect(part int32, now int64, cause error) {
 // as this node did at Open would have told it on. A value up to told is no news: a
 // repetition, perhaps of what stood before a change that was missed.
 func (c *Cache) apply(inv *rowtide.Invalidation, b *rowtide.Batch, told rowtide.Version, now int64) int32 {
-	var stack [96]byte
-	hash := nameHash(appendLocalName(stack[:0], inv.Key))
-	part := inv.Key.Partition(c.partitions)
-	resident := c.store.raise(hash, uint16(part), inv.Version, now)
+	resident, part := c.raise(inv, now)
 	c.bs.applied.Add(1)
 	if resident && inv.Version > told && (inv.Value != nil || inv.Empty) {
 		c.push(inv, b, now)
 	}
 	c.opt.Observer.Applied(*inv, b)
 	return part
+}
+
+// raise raises one key's floor; part is as apply returns it.
+func (c *Cache) raise(inv *rowtide.Invalidation, now int64) (resident bool, part int32) {
+	var stack [96]byte
+	hash := nameHash(appendLocalName(stack[:0], inv.Key))
+	part = inv.Key.Partition(c.partitions)
+	return c.store.raise(hash, uint16(part), inv.Version, now), part
 }
 
 // push keeps the new state that the invalidation itself tells: a value, or that

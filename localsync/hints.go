@@ -57,11 +57,8 @@ func (c *Cache) hint(record []byte) {
 	now := c.now()
 	c.hintedAt.Store(now)
 	for i := range b.Items {
-		inv := &b.Items[i]
-		var stack [96]byte
-		hash := nameHash(appendLocalName(stack[:0], inv.Key))
-		c.store.raise(hash, uint16(inv.Key.Partition(c.partitions)), inv.Version, now)
+		c.raise(&b.Items[i], now)
 		c.bs.hinted.Add(1)
-		c.opt.Observer.Hinted(*inv)
+		c.opt.Observer.Hinted(b.Items[i])
 	}
 }

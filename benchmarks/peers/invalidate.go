@@ -147,7 +147,7 @@ func (l *listener) Hinted(inv rowtide.Invalidation)                    { l.hear(
 
 // hear counts a write once, whichever way it came first.
 func (l *listener) hear(v rowtide.Version) {
-	if n := int(v) - 2; !l.known[n].Swap(true) { //nolint:gosec // numbers of writes
+	if n := int(v) - 2; !l.known[n].Swap(true) { //nolint:gosec // it was made from an int, some ten thousand at most
 		l.a.heard(n)
 	}
 }
