@@ -23,7 +23,7 @@ type flight struct {
 	floor    rowtide.Version // when the attempt began
 	resident rowtide.Version // when the attempt began
 	reread   bool            // Redis was behind once already
-	behind   *result         // Redis's value that was too old, as a last resort
+	behind   *rowtide.Entry  // Redis's value that was too old, as a last resort
 	unread   bool            // Redis did not answer
 	seen     []byte          // the envelope's header in Redis, if any
 

@@ -122,6 +122,41 @@ func TestR25_WhatStandsInIsAskedForAgain(t *testing.T) {
 	}
 }
 
+// The same where nobody can load: Redis's entry of the older generation is all there is.
+// Its readers cost Redis one look a second, and the daemon's is served at once.
+func TestR25_WhatNobodyCanLoadStandsInToo(t *testing.T) {
+	n := newNode(t)
+	m, err := localsync.NewModule[int64, string](n.cache, localsync.ModuleConfig[int64]{Name: "event"}, text{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.settle(100)
+	n.put(1, 100, "before")
+	n.bus.control(control(func(c *rowtide.ModuleControl) { c.Generation = 1 }))
+	n.pass(time.Millisecond)
+	for round, looks := range []int{1, 2} {
+		for range 5 {
+			if info := want(t, m, 1, "before"); !info.Stale {
+				t.Fatalf("%+v, want it stale", info)
+			}
+		}
+		if got := n.commands("MGET"); got != looks {
+			t.Fatalf("round %d: %d looks at redis, want %d", round, got, looks)
+		}
+		n.pass(1100 * time.Millisecond)
+	}
+	want(t, m, 1, "before")
+	e := rowtide.Entry{Key: eventKey(1), Version: 150, Generation: 1, BuiltAt: n.clock.Now(), TTL: time.Hour, Payload: []byte("after")}
+	if err := n.mr.Set(eventKey(1).Redis("rowtide"), string(e.AppendEnvelope(nil))); err != nil {
+		t.Fatal(err)
+	}
+	n.invalidate(1, 150)
+	n.pass(time.Millisecond)
+	if info := want(t, m, 1, "after"); info.Stale || info.Level != localsync.LevelRedis {
+		t.Fatalf("%+v, want redis", info)
+	}
+}
+
 func TestR25_ReadersWhoWaitTogetherShareTheLoadThatProvesNothing(t *testing.T) {
 	n, o := newNode(t), newOrigin()
 	m := n.events(o)

@@ -40,7 +40,9 @@ type Info struct {
 	// Level is where the value was found.
 	Level Level
 	// Version orders the value among all states of its key. A value that a
-	// loader made carries the watermark that it is known to include.
+	// loader made carries the watermark that it is known to include. Of a Stale value
+	// from the local levels it is what the value surely includes, zero where nothing is
+	// sure: less than Redis or the loader told the first reader, never more.
 	Version rowtide.Version
 	// Age is the time since the value was last shown to be the newest, not since
 	// the row last changed.

@@ -81,8 +81,6 @@ func (f *flight) in(version uint16) rowtide.Key {
 
 // takeBefore serves what the old key space holds under k, where there is no loader; else it
 // is what is left if the load fails. Since the bump the row may have changed or gone.
-// It is not kept: changes of the key are announced for one of the two key spaces
-// only, and a node cannot tell for which.
 func (m *core) takeBefore(a *attempt, f *flight, k rowtide.Key, value []byte) bool {
 	if value == nil || f.refresh {
 		return false
@@ -91,14 +89,11 @@ func (m *core) takeBefore(a *attempt, f *flight, k rowtide.Key, value []byte) bo
 	if err != nil || e.Key.Version != k.Version || e.Version < f.need() {
 		return false
 	}
-	f.behind = &result{
-		payload: e.Payload, version: e.Version, verified: a.began, level: LevelRedis, empty: e.Empty(),
-		stale: true, degraded: m.silent(f.part, m.c.now()),
-	}
+	f.behind = &e
 	if m.load != nil {
 		return false
 	}
-	m.land(f, *f.behind)
+	m.makeDo(a, f)
 	return true
 }
 
@@ -123,7 +118,7 @@ func (m *core) take(a *attempt, f *flight, value []byte) step {
 	if e.Version < f.need() {
 		// Redis is behind what this node knows: a replica, a proxy, or a failover
 		// that lost writes (races R8, R21). Once more, then past it.
-		f.behind = &result{payload: e.Payload, version: e.Version, verified: a.began, level: LevelRedis, empty: e.Empty(), stale: true}
+		f.behind = &e
 		m.stats.behind.Add(1)
 		if f.reread || a.last {
 			return toLoader
@@ -134,7 +129,7 @@ func (m *core) take(a *attempt, f *flight, value []byte) step {
 	// All of the module is to be read again. Without a loader only the daemon can, and
 	// a row that a mass change took away it does not even know of.
 	if e.Generation < m.live.generation.Load() {
-		f.behind = &result{payload: e.Payload, version: e.Version, verified: a.began, level: LevelRedis, empty: e.Empty(), stale: true}
+		f.behind = &e
 		return toLoader
 	}
 	// A refresh that finds the value which it is to refresh asks the source,
@@ -275,12 +270,31 @@ func (m *core) unproven(a *attempt, f *flight, e rowtide.Entry) {
 		m.c.store.hush(f.hash, m.c.now(), f.refresh)
 	}
 	if m.blind(a, f) || uint64(a.watermark) < m.c.parts[f.part].forgotten.Load() {
-		m.c.store.standIn(&candidate{
-			slot: f.slot, entry: e, began: a.began, hard: m.rules().window(e.Empty()).TTL, mends: f.force,
-		}, f.floor, m.doubt(f.part), m.c.now())
+		m.standIn(a, f, e)
 	}
+	m.landStale(a, f, e, LevelLoader)
+}
+
+// makeDo lands a flight with what Redis holds though it is known, or must be feared,
+// to be old, and spares Redis the key's other readers for a moment. Not so where the
+// former key space stands in: changes are announced for one of the two only, and a node
+// cannot tell for which.
+func (m *core) makeDo(a *attempt, f *flight) {
+	if !f.refresh && f.behind.Key.Version == f.slot.key.Version {
+		m.standIn(a, f, *f.behind)
+	}
+	m.landStale(a, f, *f.behind, LevelRedis)
+}
+
+func (m *core) standIn(a *attempt, f *flight, e rowtide.Entry) {
+	m.c.store.standIn(&candidate{
+		slot: f.slot, entry: e, began: a.began, hard: m.rules().window(e.Empty()).TTL, mends: f.force,
+	}, f.floor, m.doubt(f.part), m.c.now())
+}
+
+func (m *core) landStale(a *attempt, f *flight, e rowtide.Entry, from Level) {
 	m.land(f, result{
-		payload: e.Payload, version: e.Version, verified: a.began, level: LevelLoader,
+		payload: e.Payload, version: e.Version, verified: a.began, level: from,
 		empty: e.Empty(), stale: true, degraded: m.silent(f.part, m.c.now()),
 	})
 }
@@ -349,11 +363,11 @@ func (m *core) fail(a *attempt, f *flight, cause error) {
 			m.degrade(a, f)
 		}
 		m.land(f, result{empty: true, degraded: true, level: LevelLoader, verified: a.began})
-	case v != absent && !last.placeholder && (f.behind == nil || f.behind.version <= last.version):
+	case v != absent && !last.placeholder && (f.behind == nil || f.behind.Version <= last.version):
 		last.stale = last.stale || v == recheck
 		m.land(f, last)
 	case f.behind != nil:
-		m.land(f, *f.behind)
+		m.makeDo(a, f)
 	case cause == nil:
 		m.land(f, result{empty: true, level: LevelRedis, verified: a.began})
 	case errors.Is(cause, context.Canceled) && m.c.closed.Load():

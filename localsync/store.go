@@ -234,8 +234,9 @@ func (s *store) keep(c *candidate, now int64) Refusal {
 	return 0
 }
 
-// standIn keeps a loaded value that may claim nothing, for its readers to be served it
-// as Stale until retryAfter, in place of a load each; it may be older than the floor.
+// standIn keeps a value that may claim nothing, for its readers to be served it as Stale
+// until retryAfter, in place of a load or a look at Redis each; it may be older than
+// the floor.
 // Where a row is in doubt it takes over the row's bytes and none of its claims. What is
 // not in doubt stays unless it does not decode, and so does what was heard of above the
 // floor that the load began with.
