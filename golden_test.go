@@ -55,6 +55,7 @@ type recordVector struct {
 	Watermark   string       `json:"watermark"`
 	SentAt      int64        `json:"sent_at_us"`
 	CommittedAt int64        `json:"committed_at_us"`
+	Behind      int64        `json:"behind_ms"`
 	Heartbeat   bool         `json:"heartbeat"`
 	Items       []itemVector `json:"items"`
 	Hex         string       `json:"hex"`
@@ -174,6 +175,8 @@ func goldenBatches(t testing.TB) []namedBatch {
 			Producer: 1<<64 - 1, Sequence: 1<<64 - 1, Watermark: 1<<64 - 1, SentAt: goldenSent, CommittedAt: goldenCommit,
 			Items: []rowtide.Invalidation{empty, valued, bare, long},
 		}},
+		{"behind", rowtide.Batch{Producer: 1, Sequence: 9, Watermark: v, SentAt: goldenSent, Behind: 65*time.Second + 300*time.Millisecond}},
+		{"behind for very long", rowtide.Batch{Producer: 1, Sequence: 9, Watermark: v, SentAt: goldenSent, Behind: rowtide.MaxBehind}},
 	}
 }
 
@@ -183,7 +186,7 @@ func recordVectors(t testing.TB) []recordVector {
 		b := n.batch
 		r := recordVector{
 			Name: n.name, Producer: hex64(b.Producer), Sequence: hex64(b.Sequence), Watermark: hex64(uint64(b.Watermark)),
-			SentAt: b.SentAt.UnixMicro(), Heartbeat: b.Heartbeat(), Items: []itemVector{}, Hex: hex.EncodeToString(b.AppendBatch(nil)),
+			SentAt: b.SentAt.UnixMicro(), Behind: b.Behind.Milliseconds(), Heartbeat: b.Heartbeat(), Items: []itemVector{}, Hex: hex.EncodeToString(b.AppendBatch(nil)),
 		}
 		if !b.CommittedAt.IsZero() {
 			r.CommittedAt = b.CommittedAt.UnixMicro()

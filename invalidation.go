@@ -36,8 +36,17 @@ type Batch struct {
 	// CommittedAt is the source's commit time of the oldest transaction in the
 	// record, zero when unknown; for lag figures only.
 	CommittedAt time.Time
-	Items       []Invalidation
+	// Behind is how long ago what may not be announced yet can have been committed:
+	// zero while the daemon keeps up with its source. It is told in tenths of a second,
+	// rounded up, and at most [MaxBehind].
+	Behind time.Duration
+	Items  []Invalidation
 }
+
+// MaxBehind is what Behind of a [Batch] is for that much or more.
+const MaxBehind = (1<<16 - 1) * behindUnit
+
+const behindUnit = 100 * time.Millisecond
 
 // producerBase masks the bits of a producer that hold its base.
 const producerBase = 1<<40 - 1
@@ -60,7 +69,7 @@ func (b *Batch) Heartbeat() bool { return len(b.Items) == 0 }
 //
 //	 0  1  magic 0xB7
 //	 1  1  format, 1
-//	 2  2  reserved, 0
+//	 2  2  behind, tenths of a second
 //	 4  8  producer: run 3 bytes, base 5 bytes
 //	12  8  sequence
 //	20  8  watermark
@@ -84,7 +93,8 @@ const (
 
 // AppendBatch appends the record's bytes to dst.
 func (b *Batch) AppendBatch(dst []byte) []byte {
-	dst = append(dst, BatchMagic, BatchFormat, 0, 0)
+	dst = append(dst, BatchMagic, BatchFormat)
+	dst = binary.BigEndian.AppendUint16(dst, uint16((min(max(b.Behind, 0), MaxBehind)+behindUnit-1)/behindUnit)) //nolint:gosec // bounded
 	dst = binary.BigEndian.AppendUint64(dst, b.Producer)
 	dst = binary.BigEndian.AppendUint64(dst, b.Sequence)
 	dst = binary.BigEndian.AppendUint64(dst, uint64(b.Watermark))
@@ -148,6 +158,7 @@ func DecodeBatch(b []byte) (Batch, error) {
 		Watermark:   Version(binary.BigEndian.Uint64(b[20:])),
 		SentAt:      fromMicros(binary.BigEndian.Uint64(b[28:])),
 		CommittedAt: fromMicros(binary.BigEndian.Uint64(b[36:])),
+		Behind:      time.Duration(binary.BigEndian.Uint16(b[2:])) * behindUnit,
 	}
 	n := int(binary.BigEndian.Uint32(b[44:]))
 	rest := b[batchHeader:]

@@ -16,7 +16,7 @@ import (
 func sameBatch(t reporter, got, want rowtide.Batch) {
 	t.Helper()
 	if got.Producer != want.Producer || got.Sequence != want.Sequence || got.Watermark != want.Watermark ||
-		!got.SentAt.Equal(want.SentAt) || !got.CommittedAt.Equal(want.CommittedAt) || len(got.Items) != len(want.Items) {
+		!got.SentAt.Equal(want.SentAt) || !got.CommittedAt.Equal(want.CommittedAt) || got.Behind != want.Behind || len(got.Items) != len(want.Items) {
 		t.Errorf("record\n got %+v\nwant %+v", got, want)
 		return
 	}

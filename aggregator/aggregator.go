@@ -157,6 +157,21 @@ func (a *Aggregator) HandleTx(ctx context.Context, tx *rowtide.Tx) error {
 	}
 }
 
+// Held is how long the flush has been under way that was begun first and is not
+// broadcast yet: zero when there is none, and much only when a database, Redis or Kafka
+// does not answer. It may be called from any goroutine.
+func (a *Aggregator) Held() time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var held time.Duration
+	for _, l := range a.lanes {
+		if len(l.flights) > 0 {
+			held = max(held, a.now().Sub(l.flights[0].taken))
+		}
+	}
+	return held
+}
+
 // full reports whether as much is in memory as may be; a.mu is held.
 func (a *Aggregator) full() bool { return a.line.bytes > 0 && a.line.bytes >= a.cfg.MaxPending }
 

@@ -55,6 +55,7 @@ type dirty struct {
 	last   rowtide.Position // of the newest one
 	oldest time.Time        // commit of the oldest one
 	since  time.Time        // when the oldest one came in
+	taken  time.Time        // when its flush began
 }
 
 func newDirty(modules int) *dirty {

@@ -89,12 +89,13 @@ func (a *Aggregator) write(ctx context.Context, l *lane, out chan<- *flush) erro
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+		began = a.now()
 		a.mu.Lock()
 		set := l.filling
+		set.taken = began
 		l.filling = next
 		l.flights = append(l.flights, set)
 		a.mu.Unlock()
-		began = a.now()
 
 		f, err := a.build(ctx, l, set)
 		if err == nil && len(f.entries) > 0 {

@@ -41,3 +41,30 @@ func TestR22_NothingIsSaidOrSavedWhileRedisTakesNoWrites(t *testing.T) {
 		checkSaves(t, w, 2)
 	})
 }
+
+// R22: how long it has been so can be asked for, and is said with every record.
+func TestR22_WhatIsHeldBackIsCounted(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w, g := newWorld(), newGate("overwrite")
+		w.before = g.before
+		r := start(t, w, nil, 0, eventModule())
+		check := func(when string, want time.Duration) {
+			t.Helper()
+			if got := r.agg.Held(); got != want {
+				t.Errorf("%s: held for %s, want %s", when, got, want)
+			}
+		}
+		pass(time.Hour)
+		check("nothing to do", 0)
+		r.handle(tx(1, ins(eventTable, 1, "a", 1)))
+		synctest.Wait()
+		pass(time.Minute)
+		r.handle(tx(2, ins(eventTable, 2, "a", 1)))
+		pass(time.Minute)
+		check("redis takes nothing", 2*time.Minute)
+		close(g.open)
+		synctest.Wait()
+		check("it has taken all", 0)
+		r.drain()
+	})
+}

@@ -51,6 +51,7 @@ type Source struct {
 	pos      rowtide.Position
 	progress *Progress
 	marks    *marks // nil without a backfiller
+	reading  reading
 }
 
 // New makes a source for the watched tables ("schema.table"). It does no I/O.
@@ -65,6 +66,13 @@ func New(cfg Config, watched []string, log *slog.Logger, obs Observer) *Source {
 
 // Server is who the source is; nil before [Source.Preflight].
 func (s *Source) Server() *Server { return s.server }
+
+// Behind is how long ago what was not handed to the handler yet can have been committed:
+// zero when the log's end has been reached, about the age of what is read while there is
+// a backlog, the time without a connection, the time that the handler takes. A server
+// that dies without a word is noticed after Config.ReadTimeout. It may be called from
+// any goroutine.
+func (s *Source) Behind() time.Duration { return s.reading.behind(time.Now()) }
 
 // Run hands transactions to h until ctx ends (nil), h fails, or the log cannot
 // be followed. A broken connection is mended here, for as long as it takes, from
@@ -84,6 +92,7 @@ func (s *Source) Run(ctx context.Context, h Handler) error {
 			s.fresh = false
 			wait.Reset()
 		}
+		s.reading.disconnected(time.Now())
 		s.obs.Disconnected(err)
 		s.log.Warn("source connection lost, reconnecting", "addr", s.cfg.Addr, "position", s.pos.String(), "err", err)
 		for {
@@ -149,11 +158,14 @@ func fatal(err error) bool {
 func (s *Source) stream(ctx context.Context, h Handler) (took bool, err error) {
 	d := &dialer{timeout: s.cfg.ReadTimeout}
 	link := &link{ctx: ctx, gate: &s.events.mu}
+	ahead := s.server.ahead
 	link.asm = newAssembler(s.start.Epoch, s.server.charsets, s.watched, s.pos, func(ctx context.Context, tx *rowtide.Tx) error {
 		reached := s.marks.pass(tx)
+		s.reading.hand(time.Now(), tx.CommittedAt.Add(-ahead))
 		if err := h.HandleTx(ctx, tx); err != nil {
 			return err
 		}
+		s.reading.handed(time.Now())
 		reached.tell()
 		link.took.Store(true)
 		s.obs.Received(tx)
@@ -181,6 +193,7 @@ func (s *Source) stream(ctx context.Context, h Handler) (took bool, err error) {
 
 	streamer, err := s.begin(syncer)
 	if err == nil {
+		s.reading.connected(time.Now())
 		s.obs.Connected()
 		_, err = streamer.GetEvent(ctx)
 	}

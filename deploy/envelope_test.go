@@ -30,7 +30,8 @@ for v in json.load(open("testdata/wire/envelopes.json")):
             pass
     n += 1
 for v in json.load(open("testdata/wire/records.json")):
-    producer, seq, mark, items = record(bytes.fromhex(v["hex"]))
+    producer, seq, mark, behind, items = record(bytes.fromhex(v["hex"]))
+    assert round(behind * 1000) == v["behind_ms"], v["name"]
     assert [producer, seq, mark] == [int(v[f], 16) for f in ("producer", "sequence", "watermark")], v["name"]
     want = [(i["key"]["module"], i["key"]["version"], i["key"]["id"], int(i["version"], 16), i["empty"],
              None if i["value"] is None else payload(i["value"])) for i in v["items"]]

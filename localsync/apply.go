@@ -47,6 +47,8 @@ func (in intake) Record(part int32, record []byte) {
 	s.upTo = max(s.upTo, b.Watermark)
 	s.lag.Store(c.bs.heard(&b, c.opt.Now()))
 	late, current := s.pace.current(now, int64(b.SentAt.Sub(c.clock.start)), int64(c.opt.Silence))
+	// What the daemon itself has not come to yet is not heard of either.
+	late += int64(b.Behind)
 	before := s.heardAt.Load()
 	if !current || now-late <= before {
 		return

@@ -47,8 +47,15 @@
 // the node does not know of.
 //
 // Gaps. Records carry a dense sequence per producer and partition, heartbeats
-// repeat its head, and a restarted daemon says what it goes on from. A hole puts the partition's entries in doubt with one store to
-// memory; each is checked against Redis when it is next read. Nothing is flushed.
+// repeat its head, and a restarted daemon says what it goes on from. A hole puts the
+// partition's entries in doubt with one store to memory; each is checked against Redis
+// when it is next read. Nothing is flushed.
+//
+// Silence. What was not heard for [Options].Silence may have changed: reads say
+// Degraded, and what is older than MaxStale is checked. A daemon that has lost its
+// source, works off a backlog or cannot write says so with every record, which counts
+// as silence for as long. What Redis does not take it tells of all the same, and
+// loaders answer for it until Redis does.
 //
 // Hints. Redis passes most changes on ahead of the bus. They raise floors like the
 // bus does, and nothing depends on them ([Options].NoHints).

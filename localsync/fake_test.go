@@ -24,6 +24,7 @@ type fakeBus struct {
 	controls   []rowtide.ModuleControl // there at Open
 	apply      func(key string, value []byte)
 	closed     atomic.Int32
+	behind     time.Duration // what the daemon says
 }
 
 func newFakeBus() *fakeBus {
@@ -86,7 +87,7 @@ func (b *fakeBus) batch(part int32, at time.Time, wm rowtide.Version, items ...r
 		if len(items) > 0 {
 			b.sequence[part]++
 		}
-		r := rowtide.Batch{Producer: b.producer, Sequence: b.sequence[part], Watermark: wm, SentAt: at, Items: items}
+		r := rowtide.Batch{Producer: b.producer, Sequence: b.sequence[part], Watermark: wm, SentAt: at, Behind: b.behind, Items: items}
 		s.Record(part, r.AppendBatch(nil))
 	})
 }

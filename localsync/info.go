@@ -52,8 +52,8 @@ type Info struct {
 	// read nor proven. The value is the last good one, or a loader's that is too
 	// young to be proven.
 	Stale bool
-	// Degraded is true when the bus has been silent for longer than
-	// Options.Silence, so that invalidations may be missing, and for an Optional
-	// module's ErrNotFound that stands for an error.
+	// Degraded is true when the bus has been silent for longer than Options.Silence, or
+	// the daemon says that it is as far behind the source, so that invalidations may be
+	// missing, and for an Optional module's ErrNotFound that stands for an error.
 	Degraded bool
 }

@@ -262,14 +262,14 @@ func (m *core) entry(a *attempt, f *flight, l loaded) rowtide.Entry {
 
 // unproven lands a flight with a loaded value that may not claim to include the
 // newest change this node heard of: it is served once, and kept nowhere. But for what
-// may claim too little whatever its key is, since all would be loaded by every reader
-// until it may.
+// may claim too little for long, since all readers would load it until then: whatever its
+// key is, or because Redis does not have the change either (races R21, R22).
 func (m *core) unproven(a *attempt, f *flight, e rowtide.Entry) {
 	m.refused(RefusedFloor)
-	if f.refresh {
+	if f.refresh || f.behind != nil {
 		m.c.store.hush(f.hash, m.c.now(), f.refresh)
 	}
-	if m.blind(a, f) || uint64(a.watermark) < m.c.parts[f.part].forgotten.Load() {
+	if m.blind(a, f) || f.behind != nil && f.resident < f.floor || uint64(a.watermark) < m.c.parts[f.part].forgotten.Load() {
 		m.standIn(a, f, e)
 	}
 	m.landStale(a, f, e, LevelLoader)

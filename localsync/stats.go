@@ -95,8 +95,11 @@ type BusStats struct {
 	// CommitLag is the time from the commit to here, of the last record that knew
 	// its commit time.
 	CommitLag time.Duration `json:"commit_lag_ns"`
-	// Silent is the number of partitions that were not heard for Options.Silence,
-	// and 1 while Away.
+	// Behind is how far behind the source the daemon is, by the last record: zero while
+	// it keeps up.
+	Behind time.Duration `json:"behind_ns"`
+	// Silent is the number of partitions of which nothing newer than Options.Silence is
+	// known, and 1 while Away.
 	Silent int `json:"silent"`
 	// Watermark is the newest one heard.
 	Watermark rowtide.Version `json:"watermark,string"`
@@ -106,7 +109,8 @@ type BusStats struct {
 
 // PartitionStats says how well the node hears one partition.
 type PartitionStats struct {
-	// Heard is the time since its last record or heartbeat (or since Open).
+	// Heard is the age of what was heard: the time since the last record or heartbeat
+	// (or since Open), and by how much the daemon said to be behind.
 	Heard time.Duration `json:"heard_ago_ns"`
 	// Lag is the time from the daemon's sending to here, of that record.
 	Lag time.Duration `json:"lag_ns"`
@@ -211,7 +215,7 @@ func (m *core) snapshot() ModuleStats {
 
 type busStats struct {
 	records, heartbeats, applied, hinted, gaps, undecodable, resized atomic.Uint64
-	lag, commitLag                                                   atomic.Int64
+	lag, commitLag, behind                                           atomic.Int64
 }
 
 func (s *busStats) heard(b *rowtide.Batch, now time.Time) (lag int64) {
@@ -223,6 +227,7 @@ func (s *busStats) heard(b *rowtide.Batch, now time.Time) (lag int64) {
 	// Two machines' clocks: a negative difference means "at once".
 	lag = int64(max(now.Sub(b.SentAt), 0))
 	s.lag.Store(lag)
+	s.behind.Store(int64(b.Behind))
 	if !b.CommittedAt.IsZero() {
 		s.commitLag.Store(int64(max(now.Sub(b.CommittedAt), 0)))
 	}
@@ -234,5 +239,6 @@ func (s *busStats) snapshot() BusStats {
 		Records: s.records.Load(), Heartbeats: s.heartbeats.Load(), Applied: s.applied.Load(), Hinted: s.hinted.Load(),
 		Gaps: s.gaps.Load(), Undecodable: s.undecodable.Load(), Resized: s.resized.Load(),
 		Lag: time.Duration(s.lag.Load()), CommitLag: time.Duration(s.commitLag.Load()),
+		Behind: time.Duration(s.behind.Load()),
 	}
 }

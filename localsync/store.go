@@ -235,11 +235,10 @@ func (s *store) keep(c *candidate, now int64) Refusal {
 }
 
 // standIn keeps a value that may claim nothing, for its readers to be served it as Stale
-// until retryAfter, in place of a load or a look at Redis each; it may be older than
-// the floor.
-// Where a row is in doubt it takes over the row's bytes and none of its claims. What is
-// not in doubt stays unless it does not decode, and so does what was heard of above the
-// floor that the load began with.
+// until retryAfter, in place of a load or a look at Redis each; it may be older than the
+// floor. Where a row is in doubt it takes over the row's bytes and none of its claims,
+// and it takes the place of a row below its floor. What is not in doubt stays unless it
+// does not decode, and so does what was heard of above the floor that the load began with.
 func (s *store) standIn(c *candidate, floor rowtide.Version, doubt, now int64) {
 	sh := s.shard(c.hash)
 	sh.lock()
@@ -247,7 +246,8 @@ func (s *store) standIn(c *candidate, floor rowtide.Version, doubt, now int64) {
 	c.entry.Version = 0
 	next := c.meta()
 	old, ok := sh.rows[c.hash]
-	if ok && now < old.hardAt() && !old.has(metaDegraded) && old.version > 0 {
+	known := sh.floors.of(c.hash)
+	if ok && now < old.hardAt() && !old.has(metaDegraded) && old.version > 0 && old.version >= known {
 		if old.verified > doubt && !c.mends {
 			return
 		}
@@ -257,7 +257,7 @@ func (s *store) standIn(c *candidate, floor rowtide.Version, doubt, now int64) {
 	next.flags |= metaInvalid
 	next.hush(now, false)
 	blob := pack(c.name, c.entry.AppendEnvelope(nil))
-	if sh.floors.of(c.hash) > floor || footprint(blob) > s.biggest {
+	if known > floor || footprint(blob) > s.biggest {
 		return
 	}
 	s.write(sh, c.hash, next, blob, now)

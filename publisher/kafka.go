@@ -18,7 +18,7 @@ import (
 )
 
 // Kafka broadcasts invalidations. Broadcast is for one goroutine; Run sends the
-// heartbeats beside it.
+// heartbeats and the forewarnings beside it.
 type Kafka struct {
 	cfg Config
 	log *slog.Logger
@@ -41,8 +41,10 @@ type Kafka struct {
 	watermark rowtide.Version
 	// claimed has the watermarks of the partitions that are ours; nil: all are.
 	claimed map[int32]rowtide.Version
+	behind  func() time.Duration
 
-	busy chan struct{} // holds a token during Broadcast
+	busy  chan struct{}        // holds a token during Broadcast
+	early chan []rowtide.Entry // to forewarn of
 }
 
 // ProducerConfig is the sarama config that [NewKafka] needs: idempotent, all
@@ -119,13 +121,27 @@ func lastSequences(ctx context.Context, client sarama.Client, topic string, part
 	return out, g.Wait()
 }
 
+// TellBehind has every record say how far behind the source the daemon is by what
+// behind returns, which must not block and be safe to call from several goroutines. It
+// must precede Run and Broadcast. Without it, records say that the daemon keeps up.
+func (k *Kafka) TellBehind(behind func() time.Duration) { k.behind = behind }
+
 // Broadcast announces entries and returns nil only when every record is
 // acknowledged by all in-sync replicas. A broker that is away is waited for. A
 // topic whose max.message.bytes is small gets smaller records; it is an error
 // only when a single invalidation without a value does not fit.
 func (k *Kafka) Broadcast(ctx context.Context, entries []rowtide.Entry, watermark rowtide.Version, oldest time.Time) error {
-	k.busy <- struct{}{} // only Claim can have the place, for a moment
-	defer func() { <-k.busy }()
+	select {
+	case k.busy <- struct{}{}: // else Claim or a forewarning has the place
+		defer func() { <-k.busy }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return k.tell(ctx, entries, watermark, oldest)
+}
+
+// tell is Broadcast, for the holder of k.busy.
+func (k *Kafka) tell(ctx context.Context, entries []rowtide.Entry, watermark rowtide.Version, oldest time.Time) error {
 	began := time.Now()
 	var msgs []*sarama.ProducerMessage
 	if len(entries) > 0 {
@@ -252,6 +268,7 @@ func (k *Kafka) Run(ctx context.Context) error {
 	defer t.Stop()
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	wg.Go(func() { k.forewarn(ctx) })
 	for {
 		select {
 		case <-ctx.Done():
@@ -273,6 +290,7 @@ func (k *Kafka) Run(ctx context.Context) error {
 
 // beats are the heartbeats that are due, by partition.
 func (k *Kafka) beats(now time.Time) map[int32]*sarama.ProducerMessage {
+	behind := k.behind()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	out := map[int32]*sarama.ProducerMessage{}
@@ -282,7 +300,7 @@ func (k *Kafka) beats(now time.Time) map[int32]*sarama.ProducerMessage {
 			continue
 		}
 		k.beating[i] = true
-		b := rowtide.Batch{Producer: k.producer[i], Sequence: seq, Watermark: mark, SentAt: now}
+		b := rowtide.Batch{Producer: k.producer[i], Sequence: seq, Watermark: mark, SentAt: now, Behind: behind}
 		out[int32(i)] = k.message(int32(i), &b, 0) //nolint:gosec // partitions are counted in int32
 	}
 	return out
@@ -304,6 +322,7 @@ func NewKafkaOver(cfg Config, p sarama.SyncProducer, sequence []uint64, log *slo
 	n := len(sequence)
 	k := &Kafka{
 		cfg: cfg, log: log, obs: obs, sync: p, limit: maxRecordBytes, busy: make(chan struct{}, 1),
+		behind: func() time.Duration { return 0 }, early: make(chan []rowtide.Entry, earlyWaiting),
 		sequence: sequence, acked: slices.Clone(sequence),
 		producer: make([]uint64, n), heardAt: make([]time.Time, n), beating: make([]bool, n),
 	}

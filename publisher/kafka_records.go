@@ -29,10 +29,11 @@ func (k *Kafka) records(entries []rowtide.Entry, watermark rowtide.Version, olde
 	byPart := make([][]rowtide.Invalidation, n)
 	size := make([]int, n)
 	var out []*sarama.ProducerMessage
+	behind := k.behind()
 	flush := func(p int32) {
 		k.sequence[p]++
 		b := rowtide.Batch{
-			Producer: k.producer[p], Sequence: k.sequence[p], Watermark: k.known(p, watermark), SentAt: now, CommittedAt: oldest, Items: byPart[p],
+			Producer: k.producer[p], Sequence: k.sequence[p], Watermark: k.known(p, watermark), SentAt: now, CommittedAt: oldest, Behind: behind, Items: byPart[p],
 		}
 		out = append(out, k.message(p, &b, size[p]))
 		byPart[p], size[p] = nil, 0

@@ -45,6 +45,7 @@ type Redis struct {
 	layout  func(module string) Layout
 	fence   fence
 	hints   *Hints
+	refused func([]rowtide.Entry)
 	cluster bool
 	lanes   int
 	scripts *scripts
@@ -78,6 +79,16 @@ func WithFence(key string, term uint64) RedisOption {
 
 // WithHints tells nodes of what was written.
 func WithHints(h *Hints) RedisOption { return func(r *Redis) { r.hints = h } }
+
+// forewarnAfter is how long a write fails before nodes are told: longer than a failover
+// that goes well takes to be noticed, shorter than Kafka's silence.
+const forewarnAfter = time.Second
+
+// WithForewarning calls tell with entries that Redis has not taken for about a second,
+// once; they are tried on. tell must not block.
+func WithForewarning(tell func([]rowtide.Entry)) RedisOption {
+	return func(r *Redis) { r.refused = tell }
+}
 
 // NewRedis makes a store on rdb. It does no I/O.
 func NewRedis(rdb redis.UniversalClient, prefix string, log *slog.Logger, obs Observer, opts ...RedisOption) *Redis {
@@ -180,6 +191,7 @@ func (r *Redis) lane(ctx context.Context, items []item) error {
 func (r *Redis) until(ctx context.Context, items []item) error {
 	wait := backoff.New(20*time.Millisecond, 2*time.Second)
 	failing, loaded := false, false
+	var due time.Time // to forewarn nodes
 	perCall := keysPerCall
 	through := false
 	defer func() {
@@ -222,10 +234,14 @@ func (r *Redis) until(ctx context.Context, items []item) error {
 			c.ReloadState(ctx)
 		}
 		if !failing {
-			failing = true
+			failing, due = true, time.Now().Add(forewarnAfter)
 			r.out.enter()
 		}
 		r.tell(err)
+		if r.refused != nil && !due.IsZero() && !time.Now().Before(due) {
+			due = time.Time{}
+			r.refused(entriesOf(items))
+		}
 		if err := wait.Wait(ctx); err != nil {
 			return err
 		}
@@ -253,3 +269,11 @@ func (r *Redis) tell(err error) {
 }
 
 func isNoScript(err error) bool { return strings.HasPrefix(err.Error(), "NOSCRIPT") }
+
+func entriesOf(items []item) []rowtide.Entry {
+	out := make([]rowtide.Entry, len(items))
+	for i := range items {
+		out[i] = *items[i].Entry
+	}
+	return out
+}

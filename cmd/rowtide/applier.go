@@ -36,6 +36,7 @@ func (d *daemon) openApplier(ctx context.Context) error {
 		return err
 	}
 	d.bus.Share()
+	d.bus.TellBehind(d.behind)
 	if err := d.openTopics(); err != nil {
 		return err
 	}

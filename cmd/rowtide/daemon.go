@@ -81,6 +81,7 @@ func (d *daemon) open(ctx context.Context) error {
 	if d.bus, err = publisher.NewKafka(d.cfg.Kafka, d.kafka, d.log, d.obs); err != nil {
 		return err
 	}
+	d.bus.TellBehind(d.behind)
 	sink := publisher.New(d.store(d.fence()), d.bus)
 	if err := d.openTopics(); err != nil {
 		return err
@@ -98,10 +99,28 @@ func (d *daemon) open(ctx context.Context) error {
 	return d.openBackfill(ctx)
 }
 
-// store is the way to Redis, for [daemon.run] to tell hints of.
+// heldFrom is from when on work under way counts as held back.
+const heldFrom = 500 * time.Millisecond
+
+// behind is how long ago what nodes were not told of yet can have been committed, as far
+// as this process knows: a feed and the topic of changes do not say how old they are.
+func (d *daemon) behind() time.Duration {
+	by := d.pipe.held()
+	if d.feed == nil && d.group == nil {
+		by = max(by, d.source.Behind())
+	}
+	if by < heldFrom {
+		return 0
+	}
+	return by
+}
+
+// store is the way to Redis, for [daemon.run] to tell hints of. The way to Kafka must be
+// open.
 func (d *daemon) store(more ...publisher.RedisOption) *publisher.Redis {
 	d.hints = publisher.NewHints(d.rdb, d.cfg.Redis.Prefix, d.log)
-	return publisher.NewRedis(d.rdb, d.cfg.Redis.Prefix, d.log, d.obs, append(more, publisher.WithLayout(d.layout), publisher.WithHints(d.hints))...)
+	return publisher.NewRedis(d.rdb, d.cfg.Redis.Prefix, d.log, d.obs, append(more,
+		publisher.WithLayout(d.layout), publisher.WithHints(d.hints), publisher.WithForewarning(d.bus.Forewarn))...)
 }
 
 // openTopics makes sure of the topics beside that of the invalidations.

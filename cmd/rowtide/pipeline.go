@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/rowtide/rowtide"
 	"github.com/rowtide/rowtide/aggregator"
@@ -53,6 +54,13 @@ func (p *pipeline) modules() []*aggregator.Module {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.cur.modules
+}
+
+// held is how long the aggregator in force has held back what it took in.
+func (p *pipeline) held() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.cur.agg.Held()
 }
 
 // HandleTx hands tx to the aggregator in force. See [aggregator.Aggregator.HandleTx].

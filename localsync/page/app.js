@@ -39,7 +39,7 @@ function showTiles(s, points) {
 
 function showState(s) {
   const pill = $("state");
-  const [text, mood] = !s.ready ? ["not ready", "bad"] : s.degraded ? ["degraded: " + s.bus.silent + " of " + s.bus.partitions + " partitions silent", "warn"] : ["in step", "good"];
+  const [text, mood] = !s.ready ? ["not ready", "bad"] : s.degraded && s.bus.behind_ns ? ["degraded: the daemon is " + fmt.ns(s.bus.behind_ns) + " behind", "warn"] : s.degraded ? ["degraded: " + s.bus.silent + " of " + s.bus.partitions + " partitions silent", "warn"] : ["in step", "good"];
   pill.textContent = text;
   pill.className = "pill " + mood;
   $("node").textContent = s.node;
@@ -105,7 +105,7 @@ function showTop(list, m, top) {
 
 function showBus(b, degraded) {
   facts($("bus"), [
-    ["partitions", b.partitions], ["silent", b.silent, b.silent ? "bad" : ""], ["lag", fmt.ns(b.lag_ns), degraded ? "bad" : ""],
+    ["partitions", b.partitions], ["silent", b.silent, b.silent ? "bad" : ""], ["lag", fmt.ns(b.lag_ns), degraded ? "bad" : ""], ["daemon behind", b.behind_ns ? fmt.ns(b.behind_ns) : "no", b.behind_ns ? "warn" : ""],
     ["invalidations, hints", fmt.count(b.applied) + ", " + fmt.count(b.hinted)], ["records, heartbeats", fmt.count(b.records) + ", " + fmt.count(b.heartbeats)],
     ["gaps", b.gaps, b.gaps ? "warn" : ""], ["undecodable", b.undecodable, b.undecodable ? "bad" : ""],
   ]);

@@ -106,7 +106,10 @@ func (d *daemon) open() error {
 	}
 	d.bus = publisher.NewKafkaOver(busConfig, producer{t: d.w.topic}, d.w.topic.sequences(), quiet, publisher.NopObserver{})
 	d.hints = publisher.NewHints(d.rdb, prefix, quiet)
-	sink := aggregator.Sink(publisher.New(publisher.NewRedis(d.rdb, prefix, quiet, publisher.NopObserver{}, publisher.WithFence(termKey, d.term), publisher.WithHints(d.hints)), d.bus))
+	d.bus.TellBehind(func() time.Duration { return d.agg.Held() })
+	store := publisher.NewRedis(d.rdb, prefix, quiet, publisher.NopObserver{},
+		publisher.WithFence(termKey, d.term), publisher.WithHints(d.hints), publisher.WithForewarning(d.bus.Forewarn))
+	sink := aggregator.Sink(publisher.New(store, d.bus))
 	if d.w.off.order {
 		sink = &hasty{Sink: sink, w: d.w}
 	}
