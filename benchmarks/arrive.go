@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -22,6 +23,8 @@ const (
 	// sampleFrom is the rate from which only one key in ten is listened to: the
 	// listener has to share the cores with what it listens to.
 	sampleFrom = 10_000
+	// warmSeconds of load precede each run, for a daemon's own connections and heap.
+	warmSeconds = 2
 )
 
 // observer hears of a daemon's changes from outside of it.
@@ -39,33 +42,47 @@ var (
 
 // arrive measures commit -> o at one rate.
 func (b *bench) arrive(ctx context.Context, db *sql.DB, o observer, rate int) error {
-	var p50, p99, p999, achieved figures
-	late, n := 0, 0
+	var t tail
 	for range b.runs {
-		a, got, err := b.arriveOnce(ctx, db, o, rate)
+		a, achieved, err := b.arriveOnce(ctx, db, o, rate)
 		if err != nil {
 			return fmt.Errorf("commit to %s at %d/s: %w", o.place, rate, err)
 		}
-		p50, p99, p999 = append(p50, msOf(rank(a.d, 50))), append(p99, msOf(rank(a.d, 99))), append(p999, msOf(rankMille(a.d, 999)))
-		achieved, late, n = append(achieved, got), late+a.late, n+len(a.d)
+		t.add(achieved, a)
 	}
-	fmt.Printf("  commit -> %s at %d/s (achieved %.0f/s): p50 %s p99 %s p99.9 %s ms, %d commits heard of\n",
-		o.place, rate, achieved.median(), p50.ms(), p99.ms(), p999.ms(), n)
-	if late > 0 {
-		fmt.Printf("    %d of them count with less than they took: their row changed again before\n", late)
-	}
+	t.print(o.place, rate)
 	if rate == arriveBarRate {
-		bar(p99.median() <= msOf(arriveBar), "commit -> %s p99 at most %.0f ms at %d/s", o.place, msOf(arriveBar), rate)
+		bar(t.p99.median() <= msOf(arriveBar), "commit -> %s p99 at most %.0f ms at %d/s", o.place, msOf(arriveBar), rate)
 	}
 	return nil
 }
 
-func msOf(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e6 }
-
-// ms is the median, and in brackets the range.
-func (f figures) ms() string {
-	return fmt.Sprintf("%.2f (%.2f to %.2f)", f.median(), f.min(), f.max())
+// tail is what some runs came to, in milliseconds.
+type tail struct {
+	p50, p99, p999, achieved figures
+	late, n                  int
 }
+
+// add takes in a run's arrivals, those of all listeners together.
+func (t *tail) add(achieved float64, all ...*arrivals) {
+	var d []time.Duration
+	for _, a := range all {
+		d, t.late = append(d, a.d...), t.late+a.late
+	}
+	slices.Sort(d)
+	t.p50, t.p99, t.p999 = append(t.p50, msOf(rank(d, 50))), append(t.p99, msOf(rank(d, 99))), append(t.p999, msOf(rankMille(d, 999)))
+	t.achieved, t.n = append(t.achieved, achieved), t.n+len(d)
+}
+
+func (t *tail) print(place string, rate int) {
+	fmt.Printf("  commit -> %s at %d/s (achieved %.0f/s): p50 %s p99 %s p99.9 %s ms, %d times heard\n",
+		place, rate, t.achieved.median(), t.p50.fine(), t.p99.fine(), t.p999.fine(), t.n)
+	if t.late > 0 {
+		fmt.Printf("    %d of them count with less than they took: their row changed again before\n", t.late)
+	}
+}
+
+func msOf(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e6 }
 
 func (b *bench) arriveOnce(ctx context.Context, db *sql.DB, o observer, rate int) (a *arrivals, achieved float64, err error) {
 	name := b.nextName()
@@ -83,7 +100,7 @@ func (b *bench) arriveOnce(ctx context.Context, db *sql.DB, o observer, rate int
 		return nil, 0, err
 	}
 	defer func() { err = errors.Join(err, stop()) }()
-	achieved, err = b.commits(ctx, db, a, rate)
+	achieved, err = b.commits(ctx, db, audience{a}, rate, warmSeconds, b.seconds)
 	return a, achieved, err
 }
 

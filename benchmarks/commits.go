@@ -14,8 +14,7 @@ import (
 	"github.com/rowtide/rowtide/localsync"
 )
 
-// arrivals joins commits and what a listener heard of them. A nil one joins
-// nothing.
+// arrivals joins commits and what a listener heard of them.
 type arrivals struct {
 	localsync.NopObserver
 	suffix string // only ids that end so are followed; empty: all
@@ -38,7 +37,7 @@ func newArrivals() *arrivals {
 // not been heard of, that one counts with the time that it has taken so far, and
 // this one is not followed: what is heard could be of either.
 func (a *arrivals) begin(id string) {
-	if a == nil || !strings.HasSuffix(id, a.suffix) {
+	if !strings.HasSuffix(id, a.suffix) {
 		return
 	}
 	a.mu.Lock()
@@ -54,7 +53,7 @@ func (a *arrivals) begin(id string) {
 }
 
 func (a *arrivals) committed(id string, at time.Time) {
-	if a == nil || !strings.HasSuffix(id, a.suffix) {
+	if !strings.HasSuffix(id, a.suffix) {
 		return
 	}
 	a.mu.Lock()
@@ -126,31 +125,46 @@ func (a *arrivals) settled(ctx context.Context) error {
 	}
 }
 
-// warmSeconds of load precede each run, for a daemon's own connections and heap.
-const warmSeconds = 2
-
-// commits warms up, forgets that, and returns when all commits of the run proper
-// have been heard of, with the rate that was achieved.
-func (b *bench) commits(ctx context.Context, db *sql.DB, a *arrivals, rate int) (achieved float64, err error) {
-	if _, err := b.commit(ctx, db, a, rate, warmSeconds); err != nil {
-		return 0, err
-	}
-	if err := a.settled(ctx); err != nil {
-		return 0, err
-	}
+func (a *arrivals) reset() {
 	a.mu.Lock()
+	defer a.mu.Unlock()
 	a.d, a.late = nil, 0
-	a.mu.Unlock()
-	if achieved, err = b.commit(ctx, db, a, rate, b.seconds); err != nil {
+}
+
+// audience are the arrivals of each listener; an empty one follows nothing.
+type audience []*arrivals
+
+func (all audience) settled(ctx context.Context) error {
+	for i, a := range all {
+		if err := a.settled(ctx); err != nil {
+			return fmt.Errorf("listener %d: %w", i+1, err)
+		}
+	}
+	return nil
+}
+
+// commits warms up, forgets that, and returns when all listeners have heard of all
+// commits of the run proper, with the rate that was achieved.
+func (b *bench) commits(ctx context.Context, db *sql.DB, all audience, rate, warm, seconds int) (achieved float64, err error) {
+	if _, err := b.commit(ctx, db, all, rate, warm); err != nil {
 		return 0, err
 	}
-	return achieved, a.settled(ctx)
+	if err := all.settled(ctx); err != nil {
+		return 0, err
+	}
+	for _, a := range all {
+		a.reset()
+	}
+	if achieved, err = b.commit(ctx, db, all, rate, seconds); err != nil {
+		return 0, err
+	}
+	return achieved, all.settled(ctx)
 }
 
 // commit updates rows at the rate, open loop: each commit has its instant,
 // whether or not the one before has returned. Where the source does not keep up,
 // at most writers commits are under way, and the achieved rate is lower.
-func (b *bench) commit(ctx context.Context, db *sql.DB, a *arrivals, rate, seconds int) (achieved float64, err error) {
+func (b *bench) commit(ctx context.Context, db *sql.DB, all audience, rate, seconds int) (achieved float64, err error) {
 	slots := make(chan struct{}, writers)
 	var wg sync.WaitGroup
 	var mu sync.Mutex
@@ -164,9 +178,14 @@ func (b *bench) commit(ctx context.Context, db *sql.DB, a *arrivals, rate, secon
 		wg.Go(func() {
 			defer func() { <-slots }()
 			id := strconv.Itoa(i % latencyKeys)
-			a.begin(id)
+			for _, a := range all {
+				a.begin(id)
+			}
 			_, e := db.ExecContext(ctx, "UPDATE bench.item SET c1=c1+1, price=price+1 WHERE id=?", id)
-			a.committed(id, time.Now())
+			now := time.Now()
+			for _, a := range all {
+				a.committed(id, now)
+			}
 			if e != nil {
 				mu.Lock()
 				err = errors.Join(err, e)

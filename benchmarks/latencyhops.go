@@ -59,7 +59,7 @@ func (b *bench) hopLog(ctx context.Context, db *sql.DB) ([]time.Duration, error)
 	if _, err := s.StartSync(mysql.Position{Name: at.File, Pos: uint32(at.Pos)}); err != nil {
 		return nil, err
 	}
-	if _, err := b.commit(ctx, db, a, nodeRate, hopSamples/nodeRate+1); err != nil {
+	if _, err := b.commit(ctx, db, audience{a}, nodeRate, hopSamples/nodeRate+1); err != nil {
 		return nil, err
 	}
 	return a.d, a.settled(ctx)

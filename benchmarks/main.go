@@ -28,6 +28,7 @@ type options struct {
 	seconds  int
 	outage   time.Duration
 	only     []string
+	peersOf  string
 	flavors  string
 	profile  string
 	fakeFeed bool
@@ -38,9 +39,10 @@ func main() {
 	flag.IntVar(&o.txs, "tx", 300_000, "row changes per throughput run")
 	flag.IntVar(&o.runs, "runs", 3, "counted runs of each figure; the median is printed")
 	rates := flag.String("rates", "100,1000,10000", "commits per second of the latency runs")
-	flag.IntVar(&o.seconds, "seconds", 10, "length of a latency run")
+	flag.IntVar(&o.seconds, "seconds", 10, "length of a run with a rate; others follow it")
 	flag.DurationVar(&o.outage, "outage", 30*time.Second, "how long Redis hangs")
 	only := flag.String("only", "", "some of "+strings.Join(partNames(), ",")+" (default all)")
+	flag.StringVar(&o.peersOf, "peers", "", "some of the peers' parts, local,twolevel,invalidate,memory,storm (default all)")
 	flag.StringVar(&o.flavors, "servers", "mariadb,mysql", "source servers")
 	flag.StringVar(&o.profile, "profile", "", "folder for the daemon's CPU profiles")
 	flag.BoolVar(&o.fakeFeed, "fake-kafka", false, "use an in-process broker instead of Apache Kafka")
@@ -69,6 +71,7 @@ var parts = []struct {
 	{"latency", (*bench).latency},
 	{"outage", (*bench).redisOutage},
 	{"roles", (*bench).roles},
+	{"sidecar", (*bench).sidecar},
 	{"peers", (*bench).peers},
 }
 
@@ -138,6 +141,17 @@ func runFlavor(ctx context.Context, o options, flavor, bin string) (err error) {
 		}
 	}
 	return nil
+}
+
+// measuredBefore says so, and prints it, of a part that has nothing to do with the
+// source server: the first flavour's run is the only one.
+func (b *bench) measuredBefore() bool {
+	first, _, _ := strings.Cut(b.flavors, ",")
+	if b.sql.Flavor == first {
+		return false
+	}
+	fmt.Println("  the same for every source; see above")
+	return true
 }
 
 // bench holds the servers of one flavour's runs.
@@ -223,6 +237,11 @@ func (f figures) median() float64 {
 
 func (f figures) String() string {
 	return fmt.Sprintf("%8.0f  (%.0f to %.0f in %d runs)", f.median(), f.min(), f.max(), len(f))
+}
+
+// fine is String for what has decimals: the median, and in brackets the range.
+func (f figures) fine() string {
+	return fmt.Sprintf("%.2f (%.2f to %.2f)", f.median(), f.min(), f.max())
 }
 
 func (f figures) min() float64 { return slices.Min(f) }

@@ -12,11 +12,10 @@ import (
 	"github.com/rowtide/rowtide/internal/testenv"
 )
 
-// peers measures localsync beside other Go caches (package peers). They have
-// nothing to do with the source server, so the first flavour's run is the only one.
+// peers measures localsync beside other Go caches (package peers): all of it, or the
+// parts that -peers names.
 func (b *bench) peers(ctx context.Context) error {
-	if first, _, _ := strings.Cut(b.flavors, ","); b.sql.Flavor != first {
-		fmt.Println("  the same for every source; see above")
+	if b.measuredBefore() {
 		return nil
 	}
 	bin := filepath.Join(filepath.Dir(b.bin), "peers")
@@ -32,8 +31,14 @@ func (b *bench) peers(ctx context.Context) error {
 		return err
 	}
 	defer fake.Close()
-	cmd := exec.CommandContext(ctx, bin, "-redis", b.redis.Addr, "-kafka", strings.Join(b.brokers, ","), "-fake-kafka", strings.Join(fake.Brokers(), ","),
-		"-runs", strconv.Itoa(b.runs), "-seconds", strconv.Itoa(b.seconds))
+	args := []string{
+		"-redis", b.redis.Addr, "-kafka", strings.Join(b.brokers, ","), "-fake-kafka", strings.Join(fake.Brokers(), ","),
+		"-runs", strconv.Itoa(b.runs), "-seconds", strconv.Itoa(b.seconds),
+	}
+	if b.peersOf != "" {
+		args = append(args, "-only", b.peersOf)
+	}
+	cmd := exec.CommandContext(ctx, bin, args...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	return cmd.Run()
 }

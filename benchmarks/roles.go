@@ -5,11 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"time"
 )
@@ -105,36 +102,25 @@ func (b *bench) divided(ctx context.Context, appliers int) (r dividedRun, err er
 
 // startRole runs one of several processes over the benchmark's table.
 func (b *bench) startRole(ctx context.Context, name, role string, n int) (*daemon, error) {
-	var lc net.ListenConfig
-	ln, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
+	addr, err := freeAddr(ctx)
 	if err != nil {
 		return nil, err
 	}
-	addr := ln.Addr().String()
-	ln.Close() // only its number was wanted
-	path := filepath.Join(filepath.Dir(b.bin), fmt.Sprintf("%s-%s%d.yaml", name, role, n))
 	cfg := fmt.Sprintf(`
 source: {addr: "%[2]s", user: root, server_id: 4711, start_at: earliest, backfill: {auto: false}}
 redis: {addrs: ["%[3]s"], prefix: %[1]s}
 kafka: {brokers: ["%[4]s"], topic: %[1]s.invalidations, partitions: %[6]d}
 http: {listen: "%[5]s"}
-modules:
-  - name: item
-    key: "{id}"
-    from: {table: bench.item, columns: [id, name, price, state, updated_at]}
-`, name, b.sql.Addr, b.redis.Addr, strings.Join(b.brokers, `","`), addr, rolePartitions)
-	if err := os.WriteFile(path, []byte(cfg), 0o600); err != nil {
+modules: [%[7]s]
+`, name, b.sql.Addr, b.redis.Addr, strings.Join(b.brokers, `","`), addr, rolePartitions, itemModule)
+	d, err := b.spawn(fmt.Sprintf("%s-%s%d", name, role, n), cfg, addr, "run", "--role", role)
+	if err != nil {
 		return nil, err
 	}
-	d := &daemon{http: addr, cmd: exec.Command(b.bin, "run", "-c", path, "--role", role)} //nolint:noctx // stopped by signal, to drain
-	if d.log, err = os.Create(path + ".log"); err != nil {
-		return nil, err
+	if err := d.await(ctx, awaitLimit, func(daemonStatus) bool { return true }); err != nil {
+		return nil, errors.Join(err, d.stop())
 	}
-	d.cmd.Stderr = d.log
-	if err := d.cmd.Start(); err != nil {
-		return nil, err
-	}
-	return d, d.await(ctx, awaitLimit, func(daemonStatus) bool { return true })
+	return d, nil
 }
 
 // await waits until the appliers' metrics fulfil ok, which is given the claimed

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -36,7 +37,7 @@ func cpuName() string {
 	return "unknown CPU"
 }
 
-// daemon is a `rowtide run` process under measurement.
+// daemon is a `rowtide` process under measurement.
 type daemon struct {
 	cmd  *exec.Cmd
 	http string
@@ -49,44 +50,68 @@ const (
 	latest   = "latest"
 )
 
+// itemModule is of the table that most parts fill.
+const itemModule = `{name: item, key: "{id}", from: {table: bench.item, columns: [id, name, price, state, updated_at]}}`
+
 // startDaemon runs the daemon over the benchmark's table and returns when it has
 // begun to serve its status.
 func (b *bench) startDaemon(ctx context.Context, name, startAt string) (*daemon, error) {
-	var lc net.ListenConfig
-	ln, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
+	return b.startDaemonOf(ctx, itemModule, name, startAt)
+}
+
+// startDaemonOf is startDaemon with another module.
+func (b *bench) startDaemonOf(ctx context.Context, module, name, startAt string) (*daemon, error) {
+	addr, err := freeAddr(ctx)
 	if err != nil {
 		return nil, err
 	}
-	addr := ln.Addr().String()
-	ln.Close() // only its number was wanted
 	cfg := fmt.Sprintf(`
 name: %[1]s
 source: {addr: "%[2]s", user: root, server_id: 4711, start_at: %[7]s, backfill: {auto: false}}
 redis: {addrs: ["%[3]s"], prefix: %[1]s}
 kafka: {brokers: ["%[4]s"], topic: %[1]s.invalidations}
 http: {listen: "%[5]s", pprof: %[6]t}
-modules:
-  - name: item
-    key: "{id}"
-    from: {table: bench.item, columns: [id, name, price, state, updated_at]}
-`, name, b.sql.Addr, b.redis.Addr, strings.Join(b.brokers, `","`), addr, b.profile != "", startAt)
+modules: [%[8]s]
+`, name, b.sql.Addr, b.redis.Addr, strings.Join(b.brokers, `","`), addr, b.profile != "", startAt, module)
+	d, err := b.spawn(name, cfg, addr, "run")
+	if err != nil {
+		return nil, err
+	}
+	if err := d.await(ctx, awaitLimit, func(daemonStatus) bool { return true }); err != nil {
+		return nil, errors.Join(err, d.stop())
+	}
+	if b.profile != "" {
+		go d.saveProfile(ctx, filepath.Join(b.profile, name+".pprof"))
+	}
+	return d, nil
+}
+
+// freeAddr is an address that nobody listens at.
+func freeAddr(ctx context.Context) (string, error) {
+	var lc net.ListenConfig
+	ln, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer ln.Close() // only its number was wanted
+	return ln.Addr().String(), nil
+}
+
+// spawn starts rowtide with a command and a config of its own; http is what the config
+// says.
+func (b *bench) spawn(name, cfg, http string, command ...string) (*daemon, error) {
 	path := filepath.Join(filepath.Dir(b.bin), name+".yaml")
 	if err := os.WriteFile(path, []byte(cfg), 0o600); err != nil {
 		return nil, err
 	}
-	d := &daemon{http: addr, cmd: exec.Command(b.bin, "run", "-c", path)} //nolint:noctx // stopped by signal, to drain
-	if d.log, err = os.Create(filepath.Join(filepath.Dir(b.bin), name+".log")); err != nil {
+	d := &daemon{http: http, cmd: exec.Command(b.bin, append(command, "-c", path)...)} //nolint:noctx // stopped by signal, to drain
+	var err error
+	if d.log, err = os.Create(path + ".log"); err != nil {
 		return nil, err
 	}
 	d.cmd.Stderr = d.log
 	if err := d.cmd.Start(); err != nil {
-		return nil, err
-	}
-	if err := d.await(ctx, awaitLimit, func(daemonStatus) bool { return true }); err != nil {
-		return nil, err
-	}
-	if b.profile != "" {
-		go d.saveProfile(ctx, filepath.Join(b.profile, name+".pprof"))
+		return nil, errors.Join(err, d.log.Close())
 	}
 	return d, nil
 }
@@ -122,9 +147,16 @@ const poll = 5 * time.Millisecond
 const awaitLimit = time.Minute
 
 func (d *daemon) await(ctx context.Context, limit time.Duration, ok func(daemonStatus) bool) error {
+	return d.until(ctx, limit, func() bool {
+		s, err := d.status(ctx)
+		return err == nil && ok(s)
+	})
+}
+
+func (d *daemon) until(ctx context.Context, limit time.Duration, ok func() bool) error {
 	deadline := time.Now().Add(limit)
 	for time.Now().Before(deadline) {
-		if s, err := d.status(ctx); err == nil && ok(s) {
+		if ok() {
 			return nil
 		}
 		select {
@@ -134,7 +166,7 @@ func (d *daemon) await(ctx context.Context, limit time.Duration, ok func(daemonS
 		}
 	}
 	log, _ := os.ReadFile(d.log.Name())
-	return fmt.Errorf("daemon did not get there; its log ends:\n%s", log)
+	return fmt.Errorf("rowtide did not get there; its log ends:\n%s", log)
 }
 
 func (d *daemon) status(ctx context.Context) (s daemonStatus, err error) {

@@ -134,9 +134,13 @@ func (c *counter) HandleEvent(e *replication.BinlogEvent) error {
 // redisSet is what Redis takes from its own benchmark tool, with values of our
 // size.
 func (b *bench) redisSet(ctx context.Context) (float64, error) {
-	host, port, _ := strings.Cut(b.redis.Addr, ":")
-	out, err := exec.CommandContext(ctx, "redis-benchmark", "-h", host, "-p", port, "-t", "set", "-n", "2000000",
-		"-r", "150000", "-d", "200", "-P", "100", "-c", "4", "--csv").Output()
+	return redisBenchmark(ctx, b.redis.Addr, "-t", "set", "-n", "2000000", "-r", "150000", "-d", "200", "-P", "100", "-c", "4")
+}
+
+// redisBenchmark is the commands a second that Redis's own benchmark tool reports.
+func redisBenchmark(ctx context.Context, addr string, args ...string) (float64, error) {
+	host, port, _ := strings.Cut(addr, ":")
+	out, err := exec.CommandContext(ctx, "redis-benchmark", append([]string{"-h", host, "-p", port, "--csv"}, args...)...).Output()
 	if err != nil {
 		return 0, fmt.Errorf("redis-benchmark: %w", err)
 	}

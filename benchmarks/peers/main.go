@@ -32,6 +32,26 @@ type bench struct {
 	profile string
 }
 
+// parts are what can be measured, in the order in which it is.
+var parts = []struct {
+	name    string
+	measure func(*bench, context.Context) error
+}{
+	{"local", (*bench).local},
+	{"twolevel", (*bench).twoLevel},
+	{"invalidate", (*bench).invalidate},
+	{"memory", (*bench).memory},
+	{"storm", (*bench).storm},
+}
+
+func partNames() []string {
+	var names []string
+	for _, p := range parts {
+		names = append(names, p.name)
+	}
+	return names
+}
+
 func main() {
 	var b bench
 	flag.StringVar(&b.redis, "redis", "", "address of a Redis that may be emptied")
@@ -40,7 +60,7 @@ func main() {
 	flag.IntVar(&b.runs, "runs", 3, "counted runs")
 	flag.IntVar(&b.seconds, "seconds", 10, "length of a run with a rate")
 	flag.StringVar(&b.profile, "profile", "", "file for a CPU profile of this process")
-	only := flag.String("only", "local,twolevel,invalidate,memory,storm", "the parts to measure")
+	only := flag.String("only", strings.Join(partNames(), ","), "the parts to measure")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := b.run(ctx, strings.Split(*only, ","))
@@ -55,6 +75,11 @@ func (b *bench) run(ctx context.Context, only []string) error {
 	if b.redis == "" || b.kafka == "" {
 		return fmt.Errorf("set -redis and -kafka")
 	}
+	for _, name := range only {
+		if !slices.Contains(partNames(), name) {
+			return fmt.Errorf("no part %q: want some of %s", name, strings.Join(partNames(), ","))
+		}
+	}
 	if b.profile != "" {
 		f, err := os.Create(b.profile)
 		if err != nil {
@@ -68,16 +93,7 @@ func (b *bench) run(ctx context.Context, only []string) error {
 	}
 	b.rdb = redis.NewClient(&redis.Options{Addr: b.redis})
 	defer func() { _ = b.rdb.Close() }()
-	for _, p := range []struct {
-		name    string
-		measure func(context.Context) error
-	}{
-		{"local", b.local},
-		{"twolevel", b.twoLevel},
-		{"invalidate", b.invalidate},
-		{"memory", b.memory},
-		{"storm", b.storm},
-	} {
+	for _, p := range parts {
 		if !slices.Contains(only, p.name) {
 			continue
 		}
@@ -85,7 +101,7 @@ func (b *bench) run(ctx context.Context, only []string) error {
 		if err := b.rdb.FlushDB(ctx).Err(); err != nil {
 			return err
 		}
-		if err := p.measure(ctx); err != nil {
+		if err := p.measure(b, ctx); err != nil {
 			return fmt.Errorf("%s: %w", p.name, err)
 		}
 	}
