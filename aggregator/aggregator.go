@@ -71,6 +71,9 @@ type Aggregator struct {
 	line  line
 	// watermark of the last broadcast.
 	watermark rowtide.Version
+	leaving   time.Time // when the oldest flush began that is being broadcast; zero: none is
+	holdTo    rowtide.Version
+	holdUntil time.Time
 	closed    bool
 	fault     error         // Run has ended with this
 	space     chan struct{} // holds a token when there may be room again
@@ -141,9 +144,12 @@ func (a *Aggregator) HandleTx(ctx context.Context, tx *rowtide.Tx) error {
 		}
 		if !a.full() {
 			err := a.fold(tx)
-			full := a.full()
+			all := a.full()
+			if a.holdTo > 0 && tx.Version >= a.holdTo {
+				a.holdTo, all = 0, true
+			}
 			a.mu.Unlock()
-			if full {
+			if all {
 				a.wakeAll()
 			}
 			return err
@@ -164,6 +170,9 @@ func (a *Aggregator) Held() time.Duration {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var held time.Duration
+	if !a.leaving.IsZero() {
+		held = a.now().Sub(a.leaving)
+	}
 	for _, l := range a.lanes {
 		if len(l.flights) > 0 {
 			held = max(held, a.now().Sub(l.flights[0].taken))
@@ -171,6 +180,15 @@ func (a *Aggregator) Held() time.Duration {
 	}
 	return held
 }
+
+// holdMost is for how long a first flush waits for what is read again.
+const holdMost = time.Second
+
+// Hold keeps flushes back until a transaction at or above v has come in, memory is full,
+// or a second has passed: what is known to have been superseded is folded and never
+// shown. It is for a daemon that reads again what it read before, and must precede Run.
+// Zero holds nothing.
+func (a *Aggregator) Hold(v rowtide.Version) { a.holdTo, a.holdUntil = v, a.now().Add(holdMost) }
 
 // full reports whether as much is in memory as may be; a.mu is held.
 func (a *Aggregator) full() bool { return a.line.bytes > 0 && a.line.bytes >= a.cfg.MaxPending }

@@ -115,6 +115,9 @@ func (a *Aggregator) ready(ctx context.Context, l *lane) (more bool, err error) 
 		a.mu.Lock()
 		pending, closed := l.filling.pending(), a.closed
 		wait := l.window - a.now().Sub(l.filling.since)
+		if a.holdTo > 0 {
+			wait = max(wait, a.holdUntil.Sub(a.now()))
+		}
 		if closed || a.full() {
 			wait = 0
 		}
@@ -227,6 +230,7 @@ func (a *Aggregator) broadcast(ctx context.Context, fs []*flush, p *progress) er
 	}
 	a.mu.Lock()
 	a.line.leave(done, p)
+	a.leaving = time.Time{}
 	a.mu.Unlock()
 	signal(a.space)
 	return nil
@@ -240,6 +244,9 @@ func (a *Aggregator) settle(fs []*flush) (done uint64, watermark rowtide.Version
 	defer a.mu.Unlock()
 	for _, f := range fs {
 		f.lane.flights = append(f.lane.flights[:0], f.lane.flights[1:]...)
+		if a.leaving.IsZero() || f.set.taken.Before(a.leaving) {
+			a.leaving = f.set.taken
+		}
 	}
 	done = a.line.head()
 	for _, l := range a.lanes {

@@ -194,14 +194,21 @@ func compile(t testing.TB, configs ...aggregator.ModuleConfig) []*aggregator.Mod
 
 func start(t *testing.T, w *world, db aggregator.Querier, maxPending int, configs ...aggregator.ModuleConfig) *rig {
 	t.Helper()
+	r := newRig(t, w, db, maxPending, configs...)
+	r.run()
+	return r
+}
+
+func newRig(t *testing.T, w *world, db aggregator.Querier, maxPending int, configs ...aggregator.ModuleConfig) *rig {
+	t.Helper()
 	cfg := aggregator.Config{MaxPending: maxPending}.WithDefaults()
-	r := &rig{
+	return &rig{
 		t: t, world: w, done: make(chan error, 1),
 		agg: aggregator.New(cfg, compile(t, configs...), aggregator.Outside{Sink: w, Checkpoint: w, DB: db, DeadLetters: w, Generations: w}, slog.New(slog.DiscardHandler), aggregator.NopObserver{}),
 	}
-	go func() { r.done <- r.agg.Run(t.Context()) }()
-	return r
 }
+
+func (r *rig) run() { go func() { r.done <- r.agg.Run(r.t.Context()) }() }
 
 func (r *rig) handle(txs ...*rowtide.Tx) {
 	r.t.Helper()

@@ -25,6 +25,7 @@ type assembler struct {
 	charsets Charsets
 	watched  map[string]bool // "schema.table"
 	emit     func(ctx context.Context, tx *rowtide.Tx) error
+	opened   func(committed time.Time) // told of each transaction that begins
 
 	file    string
 	fileNo  uint32
@@ -50,6 +51,7 @@ type assembler struct {
 func newAssembler(epoch uint32, cs Charsets, watched map[string]bool, start rowtide.Position, emit func(context.Context, *rowtide.Tx) error) *assembler {
 	return &assembler{
 		epoch: epoch, charsets: cs, watched: watched, emit: emit, file: start.File, lastPos: start.Pos,
+		opened: func(time.Time) {},
 		shapes: map[uint64]*shape{}, prepared: map[string][]rowtide.Change{},
 		lowWater: rowtide.Position{File: start.File, Pos: start.Pos}, log: slog.New(slog.DiscardHandler),
 	}
@@ -129,6 +131,7 @@ func (a *assembler) begin(gtid string, at time.Time) {
 	a.reset()
 	a.gtid = gtid
 	a.tx.CommittedAt = at
+	a.opened(at)
 }
 
 func commitTime(micros uint64, seconds uint32) time.Time {

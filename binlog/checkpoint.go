@@ -276,6 +276,9 @@ func (p *Progress) Current() Checkpoint {
 	return p.c
 }
 
+// Reached is the version of the newest transaction that Save was given.
+func (p *Progress) Reached() rowtide.Version { return p.Current().version() }
+
 func (p *Progress) noteSaved(c Checkpoint) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

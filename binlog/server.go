@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/go-mysql-org/go-mysql/mysql"
 	driver "github.com/go-sql-driver/mysql"
@@ -22,9 +21,7 @@ type Server struct {
 	// MySQL; on MariaDB, which has none, server id, host name and port.
 	ID string
 	// GTID is true when every transaction has a global id.
-	GTID bool
-	// ahead is by how much the server's clock is ahead of ours.
-	ahead    time.Duration
+	GTID     bool
 	charsets Charsets
 }
 
@@ -81,12 +78,6 @@ func describe(ctx context.Context, db *sql.DB) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ask the server's identity: %w", err)
 	}
-	asked, unix := time.Now(), 0.0
-	if err := db.QueryRowContext(ctx, "SELECT UNIX_TIMESTAMP(NOW(6))").Scan(&unix); err != nil {
-		return nil, fmt.Errorf("ask the server's clock: %w", err)
-	}
-	between := asked.Add(time.Since(asked) / 2)
-	s.ahead = time.UnixMicro(int64(unix * 1e6)).Sub(between)
 	if s.charsets, err = loadCharsets(ctx, db); err != nil {
 		return nil, err
 	}

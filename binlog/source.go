@@ -67,13 +67,6 @@ func New(cfg Config, watched []string, log *slog.Logger, obs Observer) *Source {
 // Server is who the source is; nil before [Source.Preflight].
 func (s *Source) Server() *Server { return s.server }
 
-// Behind is how long ago what was not handed to the handler yet can have been committed:
-// zero when the log's end has been reached, about the age of what is read while there is
-// a backlog, the time without a connection, the time that the handler takes. A server
-// that dies without a word is noticed after Config.ReadTimeout. It may be called from
-// any goroutine.
-func (s *Source) Behind() time.Duration { return s.reading.behind(time.Now()) }
-
 // Run hands transactions to h until ctx ends (nil), h fails, or the log cannot
 // be followed. A broken connection is mended here, for as long as it takes, from
 // the last transaction that h took. It must follow [Source.Resume].
@@ -158,14 +151,13 @@ func fatal(err error) bool {
 func (s *Source) stream(ctx context.Context, h Handler) (took bool, err error) {
 	d := &dialer{timeout: s.cfg.ReadTimeout}
 	link := &link{ctx: ctx, gate: &s.events.mu}
-	ahead := s.server.ahead
 	link.asm = newAssembler(s.start.Epoch, s.server.charsets, s.watched, s.pos, func(ctx context.Context, tx *rowtide.Tx) error {
 		reached := s.marks.pass(tx)
-		s.reading.hand(time.Now(), tx.CommittedAt.Add(-ahead))
+		s.reading.hand(time.Now())
 		if err := h.HandleTx(ctx, tx); err != nil {
 			return err
 		}
-		s.reading.handed(time.Now())
+		s.reading.handed(time.Now(), tx.Position)
 		reached.tell()
 		link.took.Store(true)
 		s.obs.Received(tx)
@@ -175,7 +167,7 @@ func (s *Source) stream(ctx context.Context, h Handler) (took bool, err error) {
 		}
 		return nil
 	})
-	link.asm.log = s.log
+	link.asm.log, link.asm.opened, link.idle = s.log, s.reading.opens, s.reading.idle
 	s.events.mu.Lock()
 	s.events.asm = link.asm
 	s.events.mu.Unlock()
@@ -191,9 +183,14 @@ func (s *Source) stream(ctx context.Context, h Handler) (took bool, err error) {
 	// closed, once the reading has ended, ends the dump all the same.
 	defer func() { d.shut(); syncer.Close() }()
 
+	watching, done := context.WithCancel(ctx)
+	var clock sync.WaitGroup
+	clock.Go(func() { s.watchClock(watching, s.db) })
+	defer clock.Wait()
+	defer done()
+	s.reading.connected(time.Now(), s.pos, s.logEnd(ctx)) // it is handed events from begin on
 	streamer, err := s.begin(syncer)
 	if err == nil {
-		s.reading.connected(time.Now())
 		s.obs.Connected()
 		_, err = streamer.GetEvent(ctx)
 	}
@@ -201,6 +198,18 @@ func (s *Source) stream(ctx context.Context, h Handler) (took bool, err error) {
 		return link.took.Load(), &streamError{herr}
 	}
 	return link.took.Load(), classify(err)
+}
+
+// logEnd is where the log ends now, to know when all of it has been read; without it the
+// server's next heartbeat tells.
+func (s *Source) logEnd(ctx context.Context) rowtide.Position {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.ReadTimeout)
+	defer cancel()
+	file, pos, _, err := s.server.head(ctx, s.db)
+	if err != nil {
+		s.log.Debug("where the log ends is not known", "err", err)
+	}
+	return rowtide.Position{File: file, Pos: pos}
 }
 
 func (s *Source) begin(syncer *replication.BinlogSyncer) (*replication.BinlogStreamer, error) {
@@ -296,6 +305,7 @@ type link struct {
 	ctx  context.Context //nolint:containedctx // the library's handler takes none
 	asm  *assembler
 	gate *sync.Mutex // held while an event is taken in
+	idle func()      // told of heartbeats
 	took atomic.Bool
 	mu   sync.Mutex
 	err  error
@@ -303,6 +313,10 @@ type link struct {
 
 // HandleEvent implements replication.EventHandler.
 func (l *link) HandleEvent(e *replication.BinlogEvent) error {
+	if _, nothing := e.Event.(*replication.HeartbeatEvent); nothing {
+		l.idle()
+		return nil
+	}
 	l.gate.Lock()
 	err := l.asm.event(l.ctx, e.Header, e.Event)
 	l.gate.Unlock()

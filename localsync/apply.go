@@ -45,17 +45,25 @@ func (in intake) Record(part int32, record []byte) {
 	// After the items: a watermark says that all up to it has been applied.
 	c.marks.add(now, b.Watermark)
 	s.upTo = max(s.upTo, b.Watermark)
+	if !l.mixed {
+		c.parts[part].toldTo.Store(uint64(s.upTo))
+	}
 	s.lag.Store(c.bs.heard(&b, c.opt.Now()))
+	first := !s.pace.heard
 	late, current := s.pace.current(now, int64(b.SentAt.Sub(c.clock.start)), int64(c.opt.Silence))
-	// What the daemon itself has not come to yet is not heard of either.
-	late += int64(b.Behind)
-	before := s.heardAt.Load()
-	if !current || now-late <= before {
+	if !current {
 		return
 	}
-	s.heardAt.Store(now - late)
-	silentFor := now - before
+	before := s.knownAt.Load()
+	raise(&s.heardAt, now-late)
+	known := now - late - int64(b.Behind)
+	if first {
+		s.knownAt.Store(known) // the pin was no better than the daemon behind it
+	} else {
+		raise(&s.knownAt, known)
+	}
 	c.share(l, part)
+	silentFor := s.knownAt.Load() - before
 	if silentFor > int64(c.opt.Silence) {
 		c.opt.Logger.Info("bus is heard again", "partition", part, "silent_for", time.Duration(silentFor))
 	}

@@ -89,7 +89,7 @@ func (m *core) lookAt(name []byte, hash uint64, want rowtide.Version, r *result)
 
 // appraise says what may be done with the value of a row, and what it is worth.
 func (m *core) appraise(row *meta, want rowtide.Version, r *result) (v verdict) {
-	now := m.c.now()
+	now, want := m.c.now(), m.c.unmet(want, row.part)
 	silent := m.silent(row.part, now)
 	v, r.stale = m.judge(row, now, want, silent)
 	r.version, r.verified = row.version, row.verified
@@ -133,14 +133,16 @@ func (m *core) judge(row *meta, now int64, want rowtide.Version, silent bool) (v
 	return serve, unproven
 }
 
-// silent reports whether nothing was heard of the partition for too long.
+// silent reports whether something may have been committed too long ago that was not
+// heard of.
 func (c *Cache) silent(part uint16, now int64) bool {
-	return now-c.parts[part].heardAt.Load() > int64(c.opt.Silence)
+	return now-c.parts[part].knownAt.Load() > int64(c.opt.Silence)
 }
 
 // informed reports whether the partition was heard of a moment ago, some heartbeats
 // at most. Only then may a loaded value go to Redis: a change that this node has
-// not heard of may have been there and been evicted (race R6).
+// not heard of may have been there and been evicted (race R6). What the daemon has not
+// come to yet cannot have been.
 func (c *Cache) informed(part uint16) bool {
 	return c.now()-c.parts[part].heardAt.Load() <= int64(c.opt.Silence)/6
 }
@@ -162,10 +164,11 @@ func (m *core) fetch(ctx context.Context, jobs []job) []result {
 		todo[i] = i
 	}
 	for round := 0; len(todo) > 0; round++ {
-		now, needs := m.c.now(), make([]rowtide.Version, len(todo))
+		now, needs, wants := m.c.now(), make([]rowtide.Version, len(todo)), make([]rowtide.Version, len(todo))
 		for i, at := range todo {
 			floor, resident := m.c.store.standing(jobs[at].hash, now)
-			needs[i] = max(floor, resident, want)
+			wants[i] = m.c.unmet(want, jobs[at].part)
+			needs[i] = max(floor, resident, wants[i])
 		}
 		fs, mine := m.join(ctx, jobs, todo, want)
 		var again []int
@@ -178,7 +181,7 @@ func (m *core) fetch(ctx context.Context, jobs []job) []result {
 				continue
 			}
 			// Those that were joined may have begun for readers who want less.
-			r.stale = r.stale || r.err == nil && r.version < want
+			r.stale = r.stale || r.err == nil && r.version < wants[i]
 			out[at] = r
 		}
 		todo = again

@@ -87,7 +87,7 @@ func (m *core) join(ctx context.Context, jobs []job, idx []int, want rowtide.Ver
 			fs[i] = f
 			continue
 		}
-		f := &flight{job: *j, want: want, done: make(chan struct{})}
+		f := &flight{job: *j, want: m.c.unmet(want, j.part), done: make(chan struct{})}
 		m.flights[j.name] = f
 		fs[i], mine[i] = f, true
 		started = append(started, f)

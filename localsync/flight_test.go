@@ -8,7 +8,7 @@ import (
 
 // A reader may find nothing but loads that began for readers who want less.
 func TestAtLeast_ResultOfOthersReadsThatIsOlderIsMarked(t *testing.T) {
-	m := &core{c: &Cache{store: testStore(1 << 20)}, flights: map[string]*flight{}}
+	m := &core{c: &Cache{store: testStore(1 << 20), parts: newPartitions(1, 0)}, flights: map[string]*flight{}}
 	k := rowtide.Key{Module: "event", Version: 1, ID: "1"}
 	j := job{slot: slot{key: k, name: localName(k), hash: nameHash(localName(k))}}
 	f := &flight{job: j, done: make(chan struct{}), res: result{version: 90}}

@@ -33,9 +33,9 @@ func (f *floors) of(hash uint64) rowtide.Version {
 }
 
 // raise merges by maximum, so that neither the order nor the number of messages
-// matters (race R10).
+// matters (race R10). What is told again lives as long as what is told now.
 func (f *floors) raise(hash uint64, part uint16, v rowtide.Version) {
-	if v > f.of(hash) {
+	if v >= f.of(hash) {
 		f.young.byHash[hash] = v
 	}
 	if v > f.young.top[part] {

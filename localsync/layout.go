@@ -21,6 +21,7 @@ var (
 // stream is what this node knows of one partition of the topic; see [layout].
 type stream struct {
 	heardAt atomic.Int64 // up to when all was heard: when the last record of now came, less what it was late
+	knownAt atomic.Int64 // the same, less what the daemon itself was behind
 	lostAt  atomic.Int64 // when records were last missed
 	// For statistics: of the last record, from its sending; times records were missed.
 	lag  atomic.Int64
@@ -57,6 +58,7 @@ func (c *Cache) repartition(n int32, mixed bool) (changed bool) {
 		next.streams[p] = &stream{}
 		// The pin is as good as a record: silence counts from here.
 		next.streams[p].heardAt.Store(now)
+		next.streams[p].knownAt.Store(now)
 	}
 	c.layout.Store(next)
 	if len(old.streams) > 0 || c.opt.Away == AwayDegraded { // else nothing was kept
@@ -75,14 +77,16 @@ func (c *Cache) repartition(n int32, mixed bool) (changed bool) {
 func (c *Cache) share(l *layout, part int32) {
 	if !l.mixed {
 		c.parts[part].heardAt.Store(l.streams[part].heardAt.Load())
+		c.parts[part].knownAt.Store(l.streams[part].knownAt.Load())
 		return
 	}
-	least := l.streams[0].heardAt.Load()
+	heard, known := l.streams[0].heardAt.Load(), l.streams[0].knownAt.Load()
 	for _, s := range l.streams[1:] {
-		least = min(least, s.heardAt.Load())
+		heard, known = min(heard, s.heardAt.Load()), min(known, s.knownAt.Load())
 	}
 	for i := range c.parts {
-		c.parts[i].heardAt.Store(least)
+		c.parts[i].heardAt.Store(heard)
+		c.parts[i].knownAt.Store(known)
 	}
 }
 
@@ -101,7 +105,7 @@ func (c *Cache) resized(n int32, mixed bool, cause error) {
 
 func (s *stream) snapshot(now int64, silence time.Duration) PartitionStats {
 	out := PartitionStats{
-		Heard: time.Duration(now - s.heardAt.Load()), Lag: time.Duration(s.lag.Load()), Gaps: s.gaps.Load(),
+		Heard: time.Duration(now - s.knownAt.Load()), Lag: time.Duration(s.lag.Load()), Gaps: s.gaps.Load(),
 	}
 	out.Silent = out.Heard > silence
 	if out.Gaps > 0 {

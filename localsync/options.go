@@ -90,13 +90,13 @@ type Options struct {
 	//
 	// Defaults to DefaultRedisTimeout.
 	RedisTimeout time.Duration
-	// Node is this node's name on the daemon's console and the debug page.
+	// Node is this node's name in the daemon's list of nodes (GET /admin/nodes, `rowtide
+	// status`) and on the debug page.
 	//
 	// Defaults to the host's name and the process id.
 	Node string
-	// ReportEvery is how often the node tells its statistics to the daemon's
-	// console, in one small value under the Prefix in Redis, which ends with the
-	// node. A client that may not write costs one warning. Negative: never.
+	// ReportEvery is how often the node tells its statistics to the daemon, in one
+	// small value under the Prefix in Redis, which ends with the node. A client that may not write costs one warning. Negative: never.
 	//
 	// Defaults to DefaultReportEvery.
 	ReportEvery time.Duration

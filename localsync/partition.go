@@ -16,8 +16,11 @@ type partition struct {
 	// suspectBefore: entries verified before this instant may have missed an
 	// invalidation. Marking a whole partition is one store, whatever it holds.
 	suspectBefore atomic.Int64
-	// heardAt is since when nothing more was heard of these keys.
-	heardAt atomic.Int64
+	// heardAt is since when nothing more was heard of these keys, knownAt since when
+	// something may have been committed that was not: earlier, while the daemon is behind.
+	heardAt, knownAt atomic.Int64
+	// toldTo: every change up to this version was told, of these keys.
+	toldTo atomic.Uint64
 	// forgotAt and forgotten: floors up to version forgotten were dropped at
 	// forgotAt. A Redis read that began before, and any loaded value below, may
 	// be older than a floor that is no longer known.
@@ -31,6 +34,7 @@ func newPartitions(n int32, heardAt int64) []partition {
 		ps[i].suspectBefore.Store(never)
 		ps[i].forgotAt.Store(never)
 		ps[i].heardAt.Store(heardAt)
+		ps[i].knownAt.Store(heardAt)
 	}
 	return ps
 }

@@ -1,9 +1,11 @@
 package localsync_test
 
 import (
+	"errors"
 	"testing"
 	"time"
 
+	"github.com/rowtide/rowtide"
 	"github.com/rowtide/rowtide/localsync"
 )
 
@@ -13,12 +15,14 @@ func TestR22_NodeGoesRoundARedisThatTakesNoWrites(t *testing.T) {
 	n, o := newNode(t), newOrigin()
 	m := n.events(o)
 	n.settle(100)
-	for _, id := range []int64{1, 2} { // resident, and in Redis only
+	for _, id := range []int64{1, 2} { // resident, and in Redis only; 3 is nowhere yet
 		n.put(id, 90, "old")
+	}
+	for _, id := range []int64{1, 2, 3} {
 		o.set(id, "new")
 	}
 	want(t, m, 1, "old")
-	for _, id := range []int64{1, 2} {
+	for _, id := range []int64{1, 2, 3} {
 		before := o.loads()
 		n.invalidate(id, 200)
 		n.pass(time.Millisecond)
@@ -37,10 +41,14 @@ func TestR22_NodeGoesRoundARedisThatTakesNoWrites(t *testing.T) {
 			}
 			n.pass(1100 * time.Millisecond)
 		}
-		if e, ok := n.inRedis(id); !ok || string(e.Payload) != "old" {
+		if e, ok := n.inRedis(id); ok != (id < 3) || ok && string(e.Payload) != "old" {
 			t.Fatalf("redis was given %+v", e)
 		}
-		want(t, m, id, "new")
+		o.fail(errors.New("database is away"))
+		if info := want(t, m, id, "new"); !info.Stale {
+			t.Fatalf("event %d: %+v, want what the loader gave last", id, info)
+		}
+		o.fail(nil)
 		n.put(id, 200, "new")
 		n.invalidate(id, 200)
 		if info := want(t, m, id, "new"); info.Stale || info.Level != localsync.LevelRedis {
@@ -81,5 +89,71 @@ func TestR22_DaemonThatIsBehindIsAsGoodAsSilent(t *testing.T) {
 	state("in step again", false, localsync.LevelLocal)
 	if got := n.cache.Stats().Bus.Gaps; got != 0 {
 		t.Errorf("%d gaps, want none: nothing was missed", got)
+	}
+}
+
+// R22: Redis is away altogether, which is no reason to ask the loader for every reader
+// of what has changed.
+func TestR22_ChangedWhileRedisIsAwayIsLoadedOnceASecond(t *testing.T) {
+	n, o := newNode(t), newOrigin()
+	m := n.events(o)
+	n.settle(100)
+	o.set(1, "new")
+	n.mr.Close()
+	n.invalidate(1, 200)
+	for range 5 {
+		if info := want(t, m, 1, "new"); !info.Stale {
+			t.Fatalf("%+v, want it stale", info)
+		}
+	}
+	if got := o.loads(); got != 1 {
+		t.Fatalf("%d loads, want 1", got)
+	}
+}
+
+// R22, R6: what the daemon has not come to yet it cannot have written, so that it is no
+// danger to share what was loaded.
+func TestR22_LoadsAreSharedWhileTheDaemonIsBehind(t *testing.T) {
+	n, o := newNode(t), newOrigin()
+	m := n.events(o)
+	n.settle(100)
+	n.bus.behind = time.Hour
+	n.pass(10 * time.Second)
+	o.set(1, "v")
+	if info := want(t, m, 1, "v"); !info.Degraded || info.Stale {
+		t.Fatalf("%+v, want it degraded", info)
+	}
+	if e, ok := n.inRedis(1); !ok || string(e.Payload) != "v" {
+		t.Fatalf("redis has %+v, want what was loaded", e)
+	}
+}
+
+// R22: a node that opens in the middle of a backlog knows it from the first record on.
+func TestR22_NodeThatOpensInABacklogIsDegradedAtOnce(t *testing.T) {
+	n, o := newNode(t), newOrigin()
+	m := n.events(o)
+	n.bus.behind = time.Minute
+	n.beat()
+	o.set(1, "v")
+	if info := want(t, m, 1, "v"); !info.Degraded {
+		t.Fatalf("%+v, want it degraded", info)
+	}
+}
+
+// A reader that asks for its own write, which the daemon has not come to, changes
+// nothing for those who do not ask.
+func TestAtLeast_OneReadersWishIsNotTheOthersDoubt(t *testing.T) {
+	n := newNode(t)
+	m, err := localsync.NewModule[int64, string](n.cache, localsync.ModuleConfig[int64]{Name: "event"}, text{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.settle(100)
+	n.put(1, 200, "v")
+	if info := wantIn(localsync.AtLeast(t.Context(), 300), t, m, 1, "v"); !info.Stale {
+		t.Fatalf("%+v, want it marked: it is not at 300", info)
+	}
+	if info := want(t, m, 1, "v"); info.Stale || info.Version != rowtide.Version(200) {
+		t.Fatalf("%+v, want what Redis has", info)
 	}
 }

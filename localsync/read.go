@@ -263,24 +263,25 @@ func (m *core) entry(a *attempt, f *flight, l loaded) rowtide.Entry {
 // unproven lands a flight with a loaded value that may not claim to include the
 // newest change this node heard of: it is served once, and kept nowhere. But for what
 // may claim too little for long, since all readers would load it until then: whatever its
-// key is, or because Redis does not have the change either (races R21, R22).
+// key is, or because Redis does not have the change either (races R6, R21, R22).
 func (m *core) unproven(a *attempt, f *flight, e rowtide.Entry) {
 	m.refused(RefusedFloor)
-	if f.refresh || f.behind != nil {
+	if f.refresh || f.behind != nil && f.resident >= f.floor {
 		m.c.store.hush(f.hash, m.c.now(), f.refresh)
 	}
-	if m.blind(a, f) || f.behind != nil && f.resident < f.floor || uint64(a.watermark) < m.c.parts[f.part].forgotten.Load() {
+	if m.blind(a, f) || f.resident < f.floor || uint64(a.watermark) < m.c.parts[f.part].forgotten.Load() {
 		m.standIn(a, f, e)
 	}
 	m.landStale(a, f, e, LevelLoader)
 }
 
 // makeDo lands a flight with what Redis holds though it is known, or must be feared,
-// to be old, and spares Redis the key's other readers for a moment. Not so where the
-// former key space stands in: changes are announced for one of the two only, and a node
-// cannot tell for which.
+// to be old, and spares Redis the key's other readers for a moment. Not so what is only
+// older than its reader asked for, and where the former key space stands in: changes are
+// announced for one of the two only, and a node cannot tell for which.
 func (m *core) makeDo(a *attempt, f *flight) {
-	if !f.refresh && f.behind.Key.Version == f.slot.key.Version {
+	old := f.behind.Version < f.floor || f.behind.Generation < m.live.generation.Load()
+	if old && !f.refresh && f.behind.Key.Version == f.slot.key.Version {
 		m.standIn(a, f, *f.behind)
 	}
 	m.landStale(a, f, *f.behind, LevelRedis)
@@ -352,7 +353,10 @@ func (m *core) fail(a *attempt, f *flight, cause error) {
 	if cause != nil && m.load != nil {
 		m.stats.loadErrors.Add(1)
 	}
-	last, v := m.look(f.name, f.hash, f.want)
+	var last result
+	row, v := m.lookAt([]byte(f.name), f.hash, f.want, &last)
+	// What a loader gave since the change stands above what Redis held before it.
+	loaded := row.version == 0 && row.has(metaFill)
 	if f.force {
 		v = absent // it does not decode
 	}
@@ -363,13 +367,14 @@ func (m *core) fail(a *attempt, f *flight, cause error) {
 			m.degrade(a, f)
 		}
 		m.land(f, result{empty: true, degraded: true, level: LevelLoader, verified: a.began})
-	case v != absent && !last.placeholder && (f.behind == nil || f.behind.Version <= last.version):
+	case v != absent && !last.placeholder && (f.behind == nil || f.behind.Version <= last.version || loaded && f.behind.Version < f.floor):
 		last.stale = last.stale || v == recheck
 		m.land(f, last)
 	case f.behind != nil:
 		m.makeDo(a, f)
 	case cause == nil:
-		m.land(f, result{empty: true, level: LevelRedis, verified: a.began})
+		// A key that is known to have changed, and that Redis lacks, need not be absent.
+		m.land(f, result{empty: true, level: LevelRedis, verified: a.began, stale: f.floor > 0})
 	case errors.Is(cause, context.Canceled) && m.c.closed.Load():
 		m.land(f, result{err: ErrClosed})
 	default:

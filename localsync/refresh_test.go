@@ -124,6 +124,52 @@ func TestAtLeast_PassesOverOlderValues(t *testing.T) {
 	}
 }
 
+// A page that shows one's own write is read more than once; soon it costs nothing.
+func TestAtLeast_IsMetOnceAllUpToThereWasHeard(t *testing.T) {
+	n, o := newNode(t), newOrigin()
+	m := n.events(o)
+	v := version(t, 3, 7, 500)
+	if _, err := n.cache.VersionAt("binlog.000007", 500); !errors.Is(err, localsync.ErrNothingHeard) {
+		t.Fatalf("%v before anything was heard", err)
+	}
+	n.settle(version(t, 3, 7, 400))
+	if got, err := n.cache.VersionAt("binlog.000007", 500); err != nil || got != v {
+		t.Fatalf("version %s, %v; want %s", got, err, v)
+	}
+	if _, err := n.cache.VersionAt("binlog", 500); err == nil {
+		t.Fatal("a file without a number has a version")
+	}
+	n.commit(1, version(t, 3, 7, 300), "mine")
+	n.commit(2, version(t, 3, 7, 300), "another's")
+	o.set(1, "mine")
+	ctx := localsync.AtLeast(t.Context(), v) // somebody else has written since
+	if info := wantIn(ctx, t, m, 1, "mine"); info.Level != localsync.LevelLoader {
+		t.Fatalf("%+v, want the loader: more than this may have changed", info)
+	}
+	n.settle(v)
+	loads := o.loads()
+	for _, id := range []int64{1, 2} {
+		value := map[int64]string{1: "mine", 2: "another's"}[id]
+		for _, level := range []localsync.Level{localsync.LevelRedis, localsync.LevelLocal} {
+			if info := wantIn(ctx, t, m, id, value); info.Level != level || info.Stale {
+				t.Errorf("event %d: %+v, want %s and no doubt", id, info, level)
+			}
+		}
+	}
+	if got := o.loads(); got != loads {
+		t.Errorf("%d loads more, want none", got-loads)
+	}
+}
+
+func version(t *testing.T, epoch, file uint32, pos uint64) rowtide.Version {
+	t.Helper()
+	v, err := rowtide.NewVersion(epoch, file, pos)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
 func TestAtLeast_LastValueThatIsOlderIsMarked(t *testing.T) {
 	away := errors.New("database is away")
 	for name, module := range map[string]func(*node) *events{

@@ -140,7 +140,7 @@ func (r *reporter) told(ctx context.Context, err error) {
 	case ctx.Err() != nil:
 		return
 	case err != nil && !r.away:
-		log.Warn("cannot report to redis, the daemon's console does not show this node; reads are not affected",
+		log.Warn("cannot report to redis, the daemon does not list this node; reads are not affected",
 			"node", r.c.opt.Node, "error", err, "remedy", "allow set under the prefix, or set ReportEvery to -1")
 	case err == nil && r.away:
 		log.Info("reports to redis again", "node", r.c.opt.Node)

@@ -11,7 +11,7 @@ import (
 )
 
 // Stats is a snapshot of a node's counters, all since Open. Its JSON form is what
-// the debug page and the daemon's console read.
+// the debug page and the daemon read.
 type Stats struct {
 	Modules []ModuleStats `json:"modules"` // by name and version
 	Bus     BusStats      `json:"bus"`

@@ -43,7 +43,7 @@ func TestR22_NodesAreToldOfWhatRedisDoesNotTake(t *testing.T) {
 	}
 	after[1].Flags, after[1].Payload = rowtide.FlagEmpty|rowtide.FlagDeleted, nil
 	behind.Store(int64(12 * time.Second))
-	done := make(chan error, 1)
+	done, began := make(chan error, 1), time.Now()
 	go func() { done <- r.Overwrite(testContext(t), after) }()
 	told := func() (items []rowtide.Invalidation) {
 		for _, batches := range p.records() {
@@ -58,7 +58,6 @@ func TestR22_NodesAreToldOfWhatRedisDoesNotTake(t *testing.T) {
 		}
 		return items
 	}
-	began := time.Now()
 	for len(told()) < len(after) {
 		if time.Since(began) > patience {
 			t.Fatalf("told of %d entries, want %d", len(told()), len(after))

@@ -172,12 +172,12 @@ func (k *Kafka) announce(ctx context.Context, entries []rowtide.Entry, watermark
 		if !errors.As(err, &size) {
 			return msgs, err
 		}
-		if err := k.shrink(size); err != nil {
-			return nil, err
-		}
 		// The same numbers again: what went through comes twice, which nodes do
 		// not mind, and what did not leaves no hole.
 		copy(k.sequence, first)
+		if err := k.shrink(size); err != nil {
+			return nil, err
+		}
 	}
 }
 

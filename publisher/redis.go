@@ -80,12 +80,18 @@ func WithFence(key string, term uint64) RedisOption {
 // WithHints tells nodes of what was written.
 func WithHints(h *Hints) RedisOption { return func(r *Redis) { r.hints = h } }
 
-// forewarnAfter is how long a write fails before nodes are told: longer than a failover
-// that goes well takes to be noticed, shorter than Kafka's silence.
-const forewarnAfter = time.Second
+const (
+	// forewarnAfter is how long a flush is tried before nodes are told: longer than a
+	// failover that goes well takes to be noticed, shorter than Kafka's silence.
+	forewarnAfter = time.Second
+	// forewarnEvery is how often they are told again: nodes that open meanwhile, and
+	// those that have forgotten (localsync.Options.FloorAge, 5 minutes).
+	forewarnEvery = time.Minute
+)
 
-// WithForewarning calls tell with entries that Redis has not taken for about a second,
-// once; they are tried on. tell must not block.
+// WithForewarning calls tell with the entries of a flush that Redis has refused a part
+// of for about a second, and every minute from then on; they are tried on. tell must not
+// block.
 func WithForewarning(tell func([]rowtide.Entry)) RedisOption {
 	return func(r *Redis) { r.refused = tell }
 }
@@ -123,14 +129,15 @@ func (r *Redis) overwrite(ctx context.Context, entries []rowtide.Entry) error {
 	if err != nil {
 		return err
 	}
+	warn := &warning{entries: entries, due: time.Now().Add(forewarnAfter), tell: r.refused}
 	per := max(keysPerCall, (len(items)+r.lanes-1)/r.lanes)
 	if per >= len(items) {
-		return r.lane(ctx, items) // the common small flush needs no goroutine
+		return r.lane(ctx, items, warn) // the common small flush needs no goroutine
 	}
 	// The keys of a flush differ, so which lane takes one does not matter.
 	g, ctx := errgroup.WithContext(ctx)
 	for part := range slices.Chunk(items, per) {
-		g.Go(func() error { return r.lane(ctx, part) })
+		g.Go(func() error { return r.lane(ctx, part, warn) })
 	}
 	return g.Wait()
 }
@@ -179,19 +186,18 @@ func (r *Redis) items(entries []rowtide.Entry) ([]item, error) {
 
 // lane writes its items in pipelines, one after the other, each until it is
 // through.
-func (r *Redis) lane(ctx context.Context, items []item) error {
+func (r *Redis) lane(ctx context.Context, items []item, warn *warning) error {
 	for part := range slices.Chunk(items, keysPerPipeline) {
-		if err := r.until(ctx, part); err != nil {
+		if err := r.until(ctx, part, warn); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (r *Redis) until(ctx context.Context, items []item) error {
+func (r *Redis) until(ctx context.Context, items []item, warn *warning) error {
 	wait := backoff.New(20*time.Millisecond, 2*time.Second)
 	failing, loaded := false, false
-	var due time.Time // to forewarn nodes
 	perCall := keysPerCall
 	through := false
 	defer func() {
@@ -234,14 +240,11 @@ func (r *Redis) until(ctx context.Context, items []item) error {
 			c.ReloadState(ctx)
 		}
 		if !failing {
-			failing, due = true, time.Now().Add(forewarnAfter)
+			failing = true
 			r.out.enter()
 		}
 		r.tell(err)
-		if r.refused != nil && !due.IsZero() && !time.Now().Before(due) {
-			due = time.Time{}
-			r.refused(entriesOf(items))
-		}
+		warn.refused(time.Now())
 		if err := wait.Wait(ctx); err != nil {
 			return err
 		}
@@ -269,11 +272,3 @@ func (r *Redis) tell(err error) {
 }
 
 func isNoScript(err error) bool { return strings.HasPrefix(err.Error(), "NOSCRIPT") }
-
-func entriesOf(items []item) []rowtide.Entry {
-	out := make([]rowtide.Entry, len(items))
-	for i := range items {
-		out[i] = *items[i].Entry
-	}
-	return out
-}

@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
+
+	"github.com/rowtide/rowtide"
 )
 
 // outage is shared by the lanes, so that one trouble is told once and the
@@ -44,6 +47,24 @@ func (o *outage) leave(last func()) {
 	if o.waiting--; o.waiting == 0 {
 		o.told = nil
 		last()
+	}
+}
+
+// warning is when nodes are to be told of a flush that Redis refuses.
+type warning struct {
+	entries []rowtide.Entry
+	tell    func([]rowtide.Entry) // nil: nobody is
+
+	mu  sync.Mutex
+	due time.Time
+}
+
+func (w *warning) refused(now time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.tell != nil && !now.Before(w.due) {
+		w.due = now.Add(forewarnEvery)
+		w.tell(w.entries)
 	}
 }
 

@@ -35,6 +35,10 @@ const nodeRedisTimeout = localsync.DefaultLoadTimeout
 // followed by seconds of silence of our own.
 const nodeRetry = 250 * time.Millisecond
 
+var aways = map[string]localsync.Away{
+	sidecar.AwayFail: localsync.AwayFail, sidecar.AwayWait: localsync.AwayWait, sidecar.AwayDegraded: localsync.AwayDegraded,
+}
+
 func newNode() *cobra.Command {
 	var path string
 	c := &cobra.Command{
@@ -50,6 +54,9 @@ func newNode() *cobra.Command {
 			n := &node{cfg: cfg, log: newLogger(c.ErrOrStderr(), cfg.Log), reg: prometheus.NewRegistry()}
 			defer func() { err = errors.Join(err, n.close()) }()
 			if err := n.open(c.Context()); err != nil {
+				if n.cfg.Node.Away != sidecar.AwayFail && c.Context().Err() != nil {
+					return nil // asked to stop while it waited
+				}
 				return config.Locate(path, err)
 			}
 			return n.run(c.Context())
@@ -81,8 +88,10 @@ func (n *node) open(ctx context.Context) error {
 	kafka.ClientID = "rowtide-node"
 	kafka.Consumer.Retry.Backoff = nodeRetry
 	n.rdb = newRedisClient(n.cfg.Redis)
-	if err := checkRedis(ctx, n.rdb, n.cfg.Redis); err != nil {
-		return err
+	if n.cfg.Node.Away == sidecar.AwayFail {
+		if err := checkRedis(ctx, n.rdb, n.cfg.Redis); err != nil {
+			return err
+		}
 	}
 	var given []sidecar.Module
 	for _, m := range n.cfg.Modules {
@@ -91,7 +100,7 @@ func (n *node) open(ctx context.Context) error {
 	modules := sidecar.NewModules(n.cfg.Redis.Prefix, n.log, given...)
 	n.cache, err = localsync.Open(ctx, localsync.Options{
 		Redis: n.rdb, Brokers: n.cfg.Kafka.Brokers, Kafka: kafka, Topic: n.cfg.Kafka.Topic, ControlTopic: n.cfg.Kafka.ControlTopic,
-		RedisTimeout: nodeRedisTimeout, Prefix: n.cfg.Redis.Prefix, MaxBytes: n.cfg.Node.MaxMemory, Logger: n.log,
+		RedisTimeout: nodeRedisTimeout, Prefix: n.cfg.Redis.Prefix, MaxBytes: n.cfg.Node.MaxMemory, Logger: n.log, Away: aways[n.cfg.Node.Away],
 		Observer: localsync.Observers(modules, localprom.New(n.reg)),
 	})
 	if err != nil {

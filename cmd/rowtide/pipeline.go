@@ -63,6 +63,9 @@ func (p *pipeline) held() time.Duration {
 	return p.cur.agg.Held()
 }
 
+// hold has the first flush wait for what is read again. See [aggregator.Aggregator.Hold].
+func (p *pipeline) hold(v rowtide.Version) { p.cur.agg.Hold(v) }
+
 // HandleTx hands tx to the aggregator in force. See [aggregator.Aggregator.HandleTx].
 func (p *pipeline) HandleTx(ctx context.Context, tx *rowtide.Tx) error {
 	if err := p.take(ctx); err != nil {

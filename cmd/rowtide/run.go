@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/rowtide/rowtide"
 	"github.com/rowtide/rowtide/config"
 	"github.com/rowtide/rowtide/internal/backoff"
 )
@@ -40,9 +41,10 @@ func newRun() *cobra.Command {
 			}
 			log := newLogger(c.ErrOrStderr(), cfg.Log)
 			var failed time.Time // when it last had to start again
+			var reached rowtide.Version
 			wait := backoff.New(100*time.Millisecond, 5*time.Second)
 			for {
-				err := runDaemon(c.Context(), path, cfg, log)
+				err := runDaemon(c.Context(), path, cfg, log, &reached)
 				var unopened *openError
 				switch {
 				case c.Context().Err() != nil && (deposed(err) || errors.Is(err, errStartAgain)):
@@ -86,8 +88,9 @@ type openError struct{ error }
 
 func (e *openError) Unwrap() error { return e.error }
 
-// runDaemon is one life of a daemon, from connecting to closing.
-func runDaemon(ctx context.Context, path string, cfg config.Config, log *slog.Logger) (err error) {
+// runDaemon is one life of a daemon, from connecting to closing. What it reads again
+// before reached, where the life before came to, it does not show one by one.
+func runDaemon(ctx context.Context, path string, cfg config.Config, log *slog.Logger, reached *rowtide.Version) (err error) {
 	d := newDaemon(cfg, log)
 	defer func() { err = errors.Join(err, d.close()) }()
 	err = d.open(ctx)
@@ -99,6 +102,10 @@ func runDaemon(ctx context.Context, path string, cfg config.Config, log *slog.Lo
 	}
 	if cfg.Role == config.RoleAll { // the halves of a divided daemon must not differ
 		d.reload = newReloader(d, path)
+	}
+	if d.progress != nil && d.pipe != nil {
+		d.pipe.hold(*reached)
+		defer func() { *reached = d.progress.Reached() }()
 	}
 	return d.run(ctx)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -24,6 +25,13 @@ const (
 	DefaultMaxRequest     = 1 << 20
 	DefaultIdleTimeout    = time.Hour
 	DefaultWriteTimeout   = 10 * time.Second
+)
+
+// The ways to begin while Redis or Kafka cannot be used.
+const (
+	AwayFail     = "fail"
+	AwayWait     = "wait"
+	AwayDegraded = "degraded"
 )
 
 // Config is what an operator writes about a sidecar.
@@ -49,6 +57,12 @@ type Config struct {
 	Password string `mapstructure:"password"`
 	// PasswordFile is read at start when Password is empty.
 	PasswordFile string `mapstructure:"password_file"`
+	// Away is what to do while Redis or Kafka cannot be used at the start: end with an
+	// error (fail), serve nothing until they can (wait), or serve what the file's
+	// modules have in Redis, marked, until the bus is found (degraded).
+	//
+	// Defaults to fail.
+	Away string `mapstructure:"away"`
 	// MaxMemory bounds the local values in bytes.
 	//
 	// Defaults to 256 MiB.
@@ -80,6 +94,7 @@ func (c Config) WithDefaults() Config {
 	c.Listen = cmp.Or(c.Listen, DefaultListen)
 	c.SocketMode = cmp.Or(c.SocketMode, DefaultSocketMode)
 	c.HTTP = cmp.Or(c.HTTP, DefaultHTTP)
+	c.Away = cmp.Or(c.Away, AwayFail)
 	c.MaxMemory = cmp.Or(c.MaxMemory, DefaultMaxMemory)
 	c.MaxConnections = cmp.Or(c.MaxConnections, DefaultMaxConnections)
 	c.MaxKeys = cmp.Or(c.MaxKeys, DefaultMaxKeys)
@@ -100,6 +115,9 @@ func (c Config) Validate() error {
 	}
 	if _, err := c.mode(); err != nil {
 		errs = append(errs, fmt.Errorf("node.socket_mode %q: want permission bits in octal, such as \"0660\"", c.SocketMode))
+	}
+	if !slices.Contains([]string{AwayFail, AwayWait, AwayDegraded}, c.Away) {
+		errs = append(errs, fmt.Errorf("node.away %q: want fail, wait or degraded", c.Away))
 	}
 	for _, n := range []struct {
 		key             string

@@ -41,7 +41,7 @@ func New(reg prometheus.Registerer) localsync.Observer {
 			Name: "rowtide_localsync_load_seconds", Help: "Calls of the loader.", Buckets: latency,
 		}, []string{"module"}),
 		commit: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "rowtide_localsync_commit_to_node_seconds", Help: "From a commit (source's clock) until this node serves nothing older.", Buckets: latency,
+			Name: "rowtide_localsync_commit_to_node_seconds", Help: "From a commit (source's clock) until the bus told this node, which hints do sooner.", Buckets: latency,
 		}),
 	}
 	reg.MustRegister(m, m.load, m.commit)

@@ -54,12 +54,13 @@ func newAudit(w *world) *audit {
 	return &audit{w: w, queues: make([][]*event, len(horizons)), at: make([]tally, len(horizons)), wake: make(chan struct{}, 1)}
 }
 
+// copies is how many were looked at, at the horizon that has the fewest.
 func (a *audit) copies() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	n := 0
+	n := a.at[0].copies()
 	for i := range a.at {
-		n += a.at[i].copies()
+		n = min(n, a.at[i].copies())
 	}
 	return n
 }

@@ -34,9 +34,10 @@ var (
 	busConfig = publisher.Config{Topic: "t"}.WithDefaults()
 )
 
-func compile(space uint16) []*aggregator.Module {
+// compile makes the module; every other world pushes values.
+func (w *world) compile(space uint16) []*aggregator.Module {
 	mods, err := aggregator.Compile([]aggregator.ModuleConfig{{
-		Name: module, Version: space, Key: "{id}", TTL: time.Hour, From: &aggregator.FromConfig{Table: table.String(), Columns: []string{"id", "seq"}},
+		Name: module, Version: space, Key: "{id}", TTL: time.Hour, Push: w.seed%2 == 0, From: &aggregator.FromConfig{Table: table.String(), Columns: []string{"id", "seq"}},
 	}})
 	if err != nil {
 		panic(err)
@@ -113,10 +114,13 @@ func (d *daemon) open() error {
 	if d.w.off.order {
 		sink = &hasty{Sink: sink, w: d.w}
 	}
-	mods := compile(spaceAt(d.w.bumps, d.w.now()))
+	mods := d.w.compile(spaceAt(d.w.bumps, d.w.now()))
 	d.mod = mods[0]
 	d.announce()
 	d.agg = aggregator.New(aggregator.Config{}.WithDefaults(), mods, aggregator.Outside{Sink: sink, Checkpoint: d}, quiet, aggregator.NopObserver{})
+	if d.w.remembered > at { // only a failover sets it back
+		d.agg.Hold(d.w.db.version(d.w.remembered))
+	}
 	return nil
 }
 

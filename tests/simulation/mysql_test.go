@@ -162,6 +162,13 @@ func (db *database) prune(now time.Duration) {
 	}
 }
 
+// version is that of transaction number seq.
+func (db *database) version(seq int) rowtide.Version {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	return db.log[seq-db.first].tx.Version
+}
+
 // after lists the transactions behind number seq.
 func (db *database) after(seq int) []*event {
 	db.mu.Lock()

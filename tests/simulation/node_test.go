@@ -101,10 +101,17 @@ func (n *node) open(t *testing.T) {
 			return
 		}
 		space := spaceAt(n.bumps, n.w.now())
-		m, err := localsync.NewModule(c, localsync.ModuleConfig[int64]{
+		cfg := localsync.ModuleConfig[int64]{
 			Name: module, Version: space, Previous: space - 1, LoadTimeout: n.w.loadTimeout, TTL: time.Minute, Refresh: 5 * time.Second, MaxStale: time.Second,
 			Empty: localsync.Window{TTL: 10 * time.Second, Refresh: 3 * time.Second},
-		}, localsync.Codec[int64](codec{}), n.load)
+		}
+		if n.id%2 == 1 {
+			cfg.Objects = 100
+		}
+		if n.id%8 == 6 {
+			cfg.OnError = localsync.Optional
+		}
+		m, err := localsync.NewModule(c, cfg, localsync.Codec[int64](codec{}), n.load)
 		if err != nil {
 			t.Error(err)
 			return
