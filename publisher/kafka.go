@@ -26,7 +26,7 @@ type Kafka struct {
 
 	producer []uint64 // of the records, by partition; see rowtide.Batch
 	client   sarama.Client
-	sync     sarama.SyncProducer
+	sync     producer
 
 	// Broadcast's own.
 	sequence []uint64 // last one given out, by partition
@@ -94,7 +94,7 @@ func NewKafka(cfg Config, client sarama.Client, log *slog.Logger, obs Observer) 
 		return nil, fmt.Errorf("make producer: %w", err)
 	}
 	k := NewKafkaOver(cfg, p, sequence, log, obs)
-	k.client = client
+	k.client, k.sync.client = client, client
 	return k, nil
 }
 
@@ -217,13 +217,15 @@ func (k *Kafka) try(ctx context.Context, msgs []*sarama.ProducerMessage) error {
 	done := make(chan error, 1)
 	waves := waves(msgs, len(k.sequence))
 	go func() {
+		p, err := k.sync.use()
 		for _, wave := range waves {
-			if err := k.sync.SendMessages(wave); err != nil {
-				done <- err
-				return
+			if err != nil {
+				break
 			}
+			err = p.SendMessages(wave)
 		}
-		done <- nil
+		k.sync.failed(p, err)
+		done <- err
 	}()
 	select {
 	case err := <-done:
@@ -276,7 +278,7 @@ func (k *Kafka) Run(ctx context.Context) error {
 		case now := <-t.C:
 			for p, m := range k.beats(now) {
 				wg.Go(func() {
-					if _, _, err := k.sync.SendMessage(m); err != nil {
+					if err := k.beat(m); err != nil {
 						k.log.Debug("heartbeat not sent", "partition", p, "err", err)
 					}
 					k.mu.Lock()
@@ -286,6 +288,15 @@ func (k *Kafka) Run(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+func (k *Kafka) beat(m *sarama.ProducerMessage) error {
+	p, err := k.sync.use()
+	if err == nil {
+		_, _, err = p.SendMessage(m)
+		k.sync.failed(p, err)
+	}
+	return err
 }
 
 // beats are the heartbeats that are due, by partition.
@@ -308,12 +319,7 @@ func (k *Kafka) beats(now time.Time) map[int32]*sarama.ProducerMessage {
 
 // Close ends the producer, once Run and Broadcast have returned. It does not
 // close the client.
-func (k *Kafka) Close() error {
-	if err := k.sync.Close(); err != nil && !errors.Is(err, sarama.ErrClosedClient) {
-		return fmt.Errorf("close producer: %w", err)
-	}
-	return nil
-}
+func (k *Kafka) Close() error { return k.sync.close() }
 
 // NewKafkaOver makes a broadcaster over a producer that is at hand, which goes on
 // with these sequences, one per partition. [NewKafka] asks Kafka for both; the
@@ -321,7 +327,7 @@ func (k *Kafka) Close() error {
 func NewKafkaOver(cfg Config, p sarama.SyncProducer, sequence []uint64, log *slog.Logger, obs Observer) *Kafka {
 	n := len(sequence)
 	k := &Kafka{
-		cfg: cfg, log: log, obs: obs, sync: p, limit: maxRecordBytes, busy: make(chan struct{}, 1),
+		cfg: cfg, log: log, obs: obs, sync: producer{topic: cfg.Topic, cur: p}, limit: maxRecordBytes, busy: make(chan struct{}, 1),
 		behind: func() time.Duration { return 0 }, early: make(chan []rowtide.Entry, earlyWaiting),
 		sequence: sequence, acked: slices.Clone(sequence),
 		producer: make([]uint64, n), heardAt: make([]time.Time, n), beating: make([]bool, n),

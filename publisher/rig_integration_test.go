@@ -26,7 +26,9 @@ func TestMain(m *testing.M) {
 	sarama.Logger = log.New(io.Discard, "", 0)
 	goleak.VerifyTestMain(m,
 		// sarama's metrics library starts one ticker per process and never ends it.
-		goleak.IgnoreTopFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"))
+		goleak.IgnoreTopFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"),
+		// Sarama's breakers sleep their ten seconds whatever has become of the producer.
+		goleak.IgnoreAnyFunction("github.com/eapache/go-resiliency/breaker.(*Breaker).timer"))
 }
 
 const patience = 60 * time.Second

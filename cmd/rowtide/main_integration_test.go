@@ -17,8 +17,8 @@ import (
 	"time"
 )
 
-// binary is the rowtide that the tests run, built once with the race detector
-// like the tests themselves.
+// binary is the rowtide that the tests run, built once, and without the race detector:
+// what is timed is what users run.
 var binary string
 
 func TestMain(m *testing.M) {
