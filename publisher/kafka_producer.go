@@ -60,8 +60,7 @@ func (p *producer) state() (cur sarama.SyncProducer, refuses bool) {
 // failed takes note of why from could not send.
 func (p *producer) failed(from sarama.SyncProducer, err error) {
 	open := errors.Is(err, breaker.ErrBreakerOpen)
-	var all sarama.ProducerErrors
-	if errors.As(err, &all) {
+	if all, ok := errors.AsType[sarama.ProducerErrors](err); ok {
 		for _, one := range all {
 			open = open || errors.Is(one.Err, breaker.ErrBreakerOpen)
 		}
