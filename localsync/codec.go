@@ -16,7 +16,10 @@ type Codec[V any] interface {
 	Decode(b []byte) (V, error)
 }
 
-// JSON is the codec of modules whose values are JSON documents.
+// JSON is the codec of modules whose values are JSON documents. The document null is
+// one like any other: a loader that gives a nil pointer, slice or map under a key says
+// that the thing is there and is null, and readers get that nil without an error. What
+// is absent the loader leaves out. For a V that cannot be nil, null is the zero value.
 func JSON[V any]() Codec[V] { return jsonCodec[V]{} }
 
 type jsonCodec[V any] struct{}
@@ -38,7 +41,8 @@ func (jsonCodec[V]) Decode(b []byte) (V, error) {
 }
 
 // Bytes is the codec of modules whose values are used as they are, such as a
-// rendered page. A decoded value must not be changed by the caller.
+// rendered page. A decoded value must not be changed by the caller. No bytes at all
+// are a value, too; nil and empty are one, of which readers get either.
 func Bytes() Codec[[]byte] { return bytesCodec{} }
 
 type bytesCodec struct{}

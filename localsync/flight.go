@@ -70,6 +70,21 @@ func (m *core) doubt(part uint16) int64 {
 	return max(m.c.parts[part].suspectBefore.Load(), m.live.turnedAt.Load())
 }
 
+// dubious reports whether some node loaded what Redis holds at about the time that records
+// were missed here. Redis may have evicted the very change that they told of, and a node
+// that had not heard of it either, this one perhaps, filled the empty place with what was
+// before (races R6, R7). No such load is from longer before the loss than a loss goes
+// unnoticed and a write to Redis takes. Its date is a foreign clock's, which decides
+// about work only.
+func (m *core) dubious(part uint16, e *rowtide.Entry) bool {
+	lost := m.c.parts[part].suspectBefore.Load()
+	if lost == never || e.Flags&rowtide.FlagFill == 0 {
+		return false
+	}
+	built, opt := int64(e.BuiltAt.Sub(m.c.clock.start)), &m.c.opt
+	return built > lost-int64(opt.Silence+opt.RedisTimeout) && built <= lost+int64(opt.ReplicaLag)
+}
+
 // maxAttempts bounds how often a flight starts over because a change came in
 // between. Each start over needs another change of the same key within one load.
 const maxAttempts = 3

@@ -132,6 +132,10 @@ func (m *core) take(a *attempt, f *flight, value []byte) step {
 		f.behind = &e
 		return toLoader
 	}
+	if m.load != nil && m.dubious(f.part, &e) {
+		f.behind = &e
+		return toLoader
+	}
 	// A refresh that finds the value which it is to refresh asks the source,
 	// unless another node did so lately. BuiltAt is a foreign wall clock; it
 	// decides about work only, never about order.
