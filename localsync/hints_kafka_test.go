@@ -77,7 +77,7 @@ func TestHints_NodesThatHaveThemFetchLessOften(t *testing.T) {
 		<-h.applied
 	}
 	// One for each pause, and some at the edges.
-	most := int64(time.Since(began)/(10*time.Millisecond)) + 10
+	most := int64(time.Since(began)/(25*time.Millisecond)) + 10
 	if got := fetches.Load() - before; got > most {
 		t.Errorf("%d fetches for %d records, want at most %d", got, sends, most)
 	}

@@ -45,7 +45,7 @@ type follower struct {
 // fetchEvery is how long a node that has hints waits between two fetches once it has
 // all there is. The brokers answer every node after every broadcast: 16 nodes and a
 // broker on two cores are then busy with little else (ADR 0022).
-const fetchEvery = 10 * time.Millisecond
+const fetchEvery = 25 * time.Millisecond
 
 // reopenAfter is the pause between attempts to consume a partition again.
 const reopenAfter = 250 * time.Millisecond

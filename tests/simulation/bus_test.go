@@ -21,7 +21,8 @@ type nodeBus struct {
 	apply    func(key string, value []byte)
 	controls int // of the control topic, the records that were read
 
-	hushAt time.Duration
+	hushAt  time.Duration
+	hushing *span // its present silence; node.mu guards it
 }
 
 type lateRecord struct {
@@ -111,7 +112,9 @@ func (b *nodeBus) Close() error {
 func (b *nodeBus) hush(ctx context.Context, sink localsync.Sink) {
 	n := b.n
 	n.mu.Lock()
-	n.hushes = append(n.hushes[max(0, len(n.hushes)-8):], span{n.w.now() - n.w.busTime, 1 << 62})
+	b.caughtUpLocked()
+	b.hushing = &span{n.w.now() - n.w.busTime, 1 << 62}
+	n.hushes = append(n.hushes[max(0, len(n.hushes)-8):], b.hushing)
 	n.mu.Unlock()
 	n.w.trace.note(everyKey, "hears nothing from now on", n.id, 0, 0)
 	select {
@@ -135,8 +138,13 @@ func (b *nodeBus) hush(ctx context.Context, sink localsync.Sink) {
 func (b *nodeBus) caughtUp() {
 	b.n.mu.Lock()
 	defer b.n.mu.Unlock()
-	if i := len(b.n.hushes) - 1; i >= 0 && b.n.hushes[i].to == 1<<62 {
-		b.n.hushes[i].to = b.n.w.now()
+	b.caughtUpLocked()
+}
+
+// caughtUpLocked ends this bus's silence, not that of the one which came after it.
+func (b *nodeBus) caughtUpLocked() {
+	if b.hushing != nil {
+		b.hushing.to, b.hushing = b.n.w.now(), nil
 	}
 }
 

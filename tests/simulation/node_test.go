@@ -24,7 +24,7 @@ type node struct {
 	now  atomic.Pointer[life]
 
 	mu     sync.Mutex
-	hushes []span // the latest, in which the node heard nothing or not everything yet
+	hushes []*span // the latest, in which the node heard nothing or not everything yet
 
 	bumps []time.Duration // when it goes on with a new key space
 	lost  lost            // off.overtaken
