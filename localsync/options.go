@@ -96,7 +96,8 @@ type Options struct {
 	// Defaults to the host's name and the process id.
 	Node string
 	// ReportEvery is how often the node tells its statistics to the daemon, in one
-	// small value under the Prefix in Redis, which ends with the node. A client that may not write costs one warning. Negative: never.
+	// small value under the Prefix in Redis, which ends with the node. A client that
+	// may not write costs one warning. Negative: never.
 	//
 	// Defaults to DefaultReportEvery.
 	ReportEvery time.Duration

@@ -284,8 +284,8 @@ func (m *core) unproven(a *attempt, f *flight, e rowtide.Entry) {
 // older than its reader asked for, and where the former key space stands in: changes are
 // announced for one of the two only, and a node cannot tell for which.
 func (m *core) makeDo(a *attempt, f *flight) {
-	old := f.behind.Version < f.floor || f.behind.Generation < m.live.generation.Load()
-	if old && !f.refresh && f.behind.Key.Version == f.slot.key.Version {
+	asked := f.behind.Version >= f.floor && f.behind.Version < f.want
+	if !asked && !f.refresh && f.behind.Key.Version == f.slot.key.Version {
 		m.standIn(a, f, *f.behind)
 	}
 	m.landStale(a, f, *f.behind, LevelRedis)
