@@ -53,27 +53,30 @@ type applier struct {
 	done chan error
 	stop context.CancelFunc
 
-	mu   sync.Mutex
-	txs  []rowtide.Tx
 	mute bool // saves nothing
 	news chan struct{}
+
+	mu  sync.Mutex
+	txs []rowtide.Tx
 }
 
 func (a *applier) HandleTx(ctx context.Context, tx *rowtide.Tx) error {
-	a.mu.Lock()
-	mute := a.mute
+	if !a.mute {
+		// Before it is shown: a test may end the group as soon as it sees the last one.
+		if err := a.Save(ctx, tx.Position, []string{tx.Position.GTID}); err != nil {
+			return err
+		}
+	}
 	kept := *tx
 	kept.Changes = slices.Clone(tx.Changes)
+	a.mu.Lock()
 	a.txs = append(a.txs, kept)
 	a.mu.Unlock()
 	select {
 	case a.news <- struct{}{}:
 	default:
 	}
-	if mute {
-		return nil
-	}
-	return a.Save(ctx, tx.Position, []string{tx.Position.GTID})
+	return nil
 }
 
 func (r *rig) join(mute bool) *applier {
