@@ -32,6 +32,11 @@ func (in intake) Record(part int32, record []byte) {
 		return
 	}
 	s := l.streams[part]
+	if !s.heads.heard {
+		// Whether the record before this one came before the pin or was lost nobody can
+		// tell. What was kept since is checked (race R11).
+		c.doubt(l, part, now-1)
+	}
 	if s.heads.observe(&b, now) {
 		c.suspect(part, now, fmt.Errorf("producer %x at %d: %w", b.Producer, b.Sequence, errHole))
 	}
@@ -88,13 +93,7 @@ func (in intake) Partitions(n int32) {
 // flush, no stampede. Each entry is checked against Redis when it is next read.
 func (c *Cache) suspect(part int32, now int64, cause error) {
 	l := c.layout.Load()
-	if l.mixed {
-		for i := range c.parts {
-			c.parts[i].suspect(now)
-		}
-	} else if int(part) < len(c.parts) {
-		c.parts[part].suspect(now)
-	}
+	c.doubt(l, part, now)
 	c.bs.gaps.Add(1)
 	if int(part) < len(l.streams) { // else it has just gone
 		l.streams[part].gaps.Add(1)
@@ -103,6 +102,16 @@ func (c *Cache) suspect(part int32, now int64, cause error) {
 	c.opt.Logger.Warn("invalidations missed; checking entries against redis as they are read",
 		"partition", part, "cause", cause)
 	c.opt.Observer.Suspect(part, cause)
+}
+
+func (c *Cache) doubt(l *layout, part int32, now int64) {
+	if l.mixed {
+		for i := range c.parts {
+			c.parts[i].suspect(now)
+		}
+	} else if int(part) < len(c.parts) {
+		c.parts[part].suspect(now)
+	}
 }
 
 // apply raises one key's floor, resident or not, and swaps a pushed value in if

@@ -170,7 +170,7 @@ func (m *core) fetch(ctx context.Context, jobs []job) []result {
 			wants[i] = m.c.unmet(want, jobs[at].part)
 			needs[i] = max(floor, resident, wants[i])
 		}
-		fs, mine := m.join(ctx, jobs, todo, want)
+		fs, mine := m.join(ctx, jobs, todo, wants)
 		var again []int
 		for i, at := range todo {
 			r := wait(ctx, fs[i])

@@ -99,8 +99,9 @@
 // # Goroutines
 //
 // One per partition applies the bus (ended by Close); it takes shard locks and
-// waits for nothing else. One hears hints. One counts the topic's partitions. One per group of
-// missing keys reads Redis and the loader, on its own deadline; Close waits for it.
+// waits for nothing else. One hears hints. One counts the topic's partitions. One per
+// group of missing keys reads Redis and the loader, on its own deadline; Close waits
+// for it.
 // From the first wait for another node's load on, one hears of their ends (Redis's
 // own subscription, ended by Close). Lock order: a module's table of flights alone;
 // the table of waits alone; a store's shard (its turn, its lock).

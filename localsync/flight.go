@@ -74,8 +74,8 @@ func (m *core) doubt(part uint16) int64 {
 // were missed here. Redis may have evicted the very change that they told of, and a node
 // that had not heard of it either, this one perhaps, filled the empty place with what was
 // before (races R6, R7). No such load is from longer before the loss than a loss goes
-// unnoticed and a write to Redis takes. Its date is a foreign clock's, which decides
-// about work only.
+// unnoticed and a write to Redis takes. Its date is another node's clock's: nodes whose
+// clocks differ by seconds have that much less of this protection.
 func (m *core) dubious(part uint16, e *rowtide.Entry) bool {
 	lost := m.c.parts[part].suspectBefore.Load()
 	if lost == never || e.Flags&rowtide.FlagFill == 0 {
@@ -90,9 +90,9 @@ func (m *core) dubious(part uint16, e *rowtide.Entry) bool {
 const maxAttempts = 3
 
 // join joins the flights that are under way for the jobs at idx and starts one
-// goroutine for all the others. Results are aligned with idx; mine says which
-// were started here.
-func (m *core) join(ctx context.Context, jobs []job, idx []int, want rowtide.Version) (fs []*flight, mine []bool) {
+// goroutine for all the others. wants and the results are aligned with idx; mine says
+// which were started here.
+func (m *core) join(ctx context.Context, jobs []job, idx []int, wants []rowtide.Version) (fs []*flight, mine []bool) {
 	fs, mine = make([]*flight, len(idx)), make([]bool, len(idx))
 	var started []*flight
 	m.mu.Lock()
@@ -102,7 +102,7 @@ func (m *core) join(ctx context.Context, jobs []job, idx []int, want rowtide.Ver
 			fs[i] = f
 			continue
 		}
-		f := &flight{job: *j, want: m.c.unmet(want, j.part), done: make(chan struct{})}
+		f := &flight{job: *j, want: wants[i], done: make(chan struct{})}
 		m.flights[j.name] = f
 		fs[i], mine[i] = f, true
 		started = append(started, f)

@@ -204,3 +204,22 @@ func TestR24_CollidingHashesNeverMixKeysUp(t *testing.T) {
 	n.settle(300)
 	check()
 }
+
+// R11, R7: the very first record after the pin is lost. What is heard next cannot tell,
+// so that what was kept until then is checked.
+func TestR11_WhatWasKeptBeforeTheFirstRecordIsChecked(t *testing.T) {
+	n, o := newNode(t), newOrigin()
+	m := n.events(o)
+	n.put(1, 90, "old")
+	want(t, m, 1, "old")
+	n.put(1, 95, "new")
+	n.bus.lose(n.part(1))
+	n.clock.ns.Add(int64(time.Millisecond))
+	n.beat()
+	if info := want(t, m, 1, "new"); info.Level != localsync.LevelRedis {
+		t.Fatalf("%+v, want redis", info)
+	}
+	if got := n.cache.Stats().Bus.Gaps; got != 0 {
+		t.Errorf("%d gaps told, want none: every node begins so", got)
+	}
+}

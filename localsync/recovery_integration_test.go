@@ -185,6 +185,15 @@ func TestIntegration_RecoveryIsNoStampede(t *testing.T) {
 		t.Fatal(err)
 	}
 	mute := r.beats()
+	// What is kept before a partition's first record is checked once it comes (race R11).
+	eventually(t, "each partition is heard of", func() bool {
+		for _, p := range c.Stats().Bus.ByPartition {
+			if p.Lag == 0 {
+				return false
+			}
+		}
+		return true
+	})
 	var ids []int64
 	for id := range int64(keys) {
 		ids = append(ids, id)

@@ -33,7 +33,8 @@ var protections = []without{
 	{"nothing (R7)", off{}, backlog, 0},
 	{"remembering that floors were forgotten (R1)", off{forgotten: true}, forgetting, 1},
 	{"nothing (R1)", off{}, forgetting, 0},
-	{"the pin before the store opens (R11)", off{pin: true}, nil, 1},
+	// What is kept before the first record is checked once it has come.
+	{"the pin before the store opens (R11), checking at the first record covers", off{pin: true}, nil, 0},
 	{"the care in filling missing keys (R6)", off{fills: true}, func(r *rates) { r.evictEvery /= 5 }, 1},
 	{"comparing what redis gives (R8, R21)", off{behind: true}, failing, 1},
 	// It saves loads: what is behind at the second look as well goes to the loader.
