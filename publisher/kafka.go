@@ -12,6 +12,7 @@ import (
 
 	"github.com/IBM/sarama"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/rowtide/rowtide"
 	"github.com/rowtide/rowtide/internal/backoff"
@@ -43,7 +44,7 @@ type Kafka struct {
 	claimed map[int32]rowtide.Version
 	behind  func() time.Duration
 
-	busy  chan struct{}        // holds a token during Broadcast
+	turn  *semaphore.Weighted  // one of Broadcast, Claim and a forewarning at a time
 	early chan []rowtide.Entry // to forewarn of
 }
 
@@ -131,16 +132,14 @@ func (k *Kafka) TellBehind(behind func() time.Duration) { k.behind = behind }
 // topic whose max.message.bytes is small gets smaller records; it is an error
 // only when a single invalidation without a value does not fit.
 func (k *Kafka) Broadcast(ctx context.Context, entries []rowtide.Entry, watermark rowtide.Version, oldest time.Time) error {
-	select {
-	case k.busy <- struct{}{}: // else Claim or a forewarning has the place
-		defer func() { <-k.busy }()
-	case <-ctx.Done():
-		return ctx.Err()
+	if err := k.turn.Acquire(ctx, 1); err != nil {
+		return err
 	}
+	defer k.turn.Release(1)
 	return k.tell(ctx, entries, watermark, oldest)
 }
 
-// tell is Broadcast, for the holder of k.busy.
+// tell is Broadcast, for the holder of k.turn.
 func (k *Kafka) tell(ctx context.Context, entries []rowtide.Entry, watermark rowtide.Version, oldest time.Time) error {
 	began := time.Now()
 	var msgs []*sarama.ProducerMessage
@@ -327,7 +326,7 @@ func (k *Kafka) Close() error { return k.sync.close() }
 func NewKafkaOver(cfg Config, p sarama.SyncProducer, sequence []uint64, log *slog.Logger, obs Observer) *Kafka {
 	n := len(sequence)
 	k := &Kafka{
-		cfg: cfg, log: log, obs: obs, sync: producer{topic: cfg.Topic, cur: p}, limit: maxRecordBytes, busy: make(chan struct{}, 1),
+		cfg: cfg, log: log, obs: obs, sync: producer{topic: cfg.Topic, cur: p}, limit: maxRecordBytes, turn: semaphore.NewWeighted(1),
 		behind: func() time.Duration { return 0 }, early: make(chan []rowtide.Entry, earlyWaiting),
 		sequence: sequence, acked: slices.Clone(sequence),
 		producer: make([]uint64, n), heardAt: make([]time.Time, n), beating: make([]bool, n),

@@ -23,12 +23,10 @@ func (k *Kafka) Claim(ctx context.Context, partition int32) error {
 	if err != nil {
 		return err
 	}
-	select {
-	case k.busy <- struct{}{}:
-		defer func() { <-k.busy }()
-	case <-ctx.Done():
-		return ctx.Err()
+	if err := k.turn.Acquire(ctx, 1); err != nil {
+		return err
 	}
+	defer k.turn.Release(1)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.claimed[partition] = 0

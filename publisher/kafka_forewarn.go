@@ -42,12 +42,10 @@ func (k *Kafka) forewarn(ctx context.Context) {
 
 // ahead announces entries with the watermark of the broadcast before.
 func (k *Kafka) ahead(ctx context.Context, entries []rowtide.Entry) error {
-	select {
-	case k.busy <- struct{}{}:
-		defer func() { <-k.busy }()
-	case <-ctx.Done():
-		return ctx.Err()
+	if err := k.turn.Acquire(ctx, 1); err != nil {
+		return err
 	}
+	defer k.turn.Release(1)
 	k.mu.Lock()
 	watermark := k.watermark
 	k.mu.Unlock()
