@@ -48,7 +48,7 @@ func TestBackfill_FromTheCommandLine(t *testing.T) {
 			g := goodConfig(t, target, schema)
 			g.source = strings.Replace(g.source, "}", ", backfill: {schema: "+schema+"_rt, rate: 100000}}", 1)
 			path := g.write(t)
-			addr := freeAddr(t)
+			addr := testenv.FreeAddr(t)
 			env := []string{"ROWTIDE_HTTP_LISTEN=" + addr}
 			if res := rowtideCommand(t, env, "check", "-c", path); res.code != exitClean {
 				t.Fatalf("check: %s", res.stderr)
@@ -57,7 +57,7 @@ func TestBackfill_FromTheCommandLine(t *testing.T) {
 			done := func(n int) {
 				t.Helper()
 				eventually(t, fmt.Sprintf("%d backfills done", n), 30*time.Second, func() (bool, string) {
-					s := p.log.String()
+					s := p.Log.String()
 					return strings.Count(s, `msg="backfill is done"`) >= n, s
 				})
 			}
@@ -97,7 +97,7 @@ func TestBackfill_FromTheCommandLine(t *testing.T) {
 			}
 
 			// Asked while nobody is there, paused, and gone on with after a start.
-			p.kill()
+			p.Kill()
 			remove("5")
 			for _, args := range [][]string{{"--no-wait"}, {"--pause"}} {
 				if res := rowtideCommand(t, env, append([]string{"backfill", "-c", path}, args...)...); res.code != exitClean {
@@ -105,7 +105,7 @@ func TestBackfill_FromTheCommandLine(t *testing.T) {
 				}
 			}
 			p = startProcess(t, env, "run", "-c", path)
-			eventually(t, "daemon runs", 30*time.Second, func() (bool, string) { return strings.Contains(p.log.String(), "msg=running"), p.log.String() })
+			eventually(t, "daemon runs", 30*time.Second, func() (bool, string) { return strings.Contains(p.Log.String(), "msg=running"), p.Log.String() })
 			if res := rowtideCommand(t, env, "backfill", "-c", path, "--list"); !strings.Contains(res.stdout, "paused") || there("5") {
 				t.Errorf("list: %s%s", res.stdout, res.stderr)
 			}
@@ -114,8 +114,8 @@ func TestBackfill_FromTheCommandLine(t *testing.T) {
 			}
 			done(1)
 			verified()
-			if code := p.terminate(t); code != exitClean {
-				t.Errorf("daemon exits %d:\n%s", code, p.log)
+			if code := p.Terminate(t); code != exitClean {
+				t.Errorf("daemon exits %d:\n%s", code, p.Log)
 			}
 		})
 	}

@@ -47,7 +47,7 @@ func TestRun_BadInputNamesTheThingAndTheRemedy(t *testing.T) {
 	db.exec("CREATE TABLE " + schema + ".thing (id INT PRIMARY KEY, name VARCHAR(20))")
 	db.exec("CREATE USER " + limited + " IDENTIFIED BY 'pw'")
 	db.exec("GRANT SELECT ON " + schema + ".* TO " + limited)
-	closed := freeAddr(t)
+	closed := testenv.FreeAddr(t)
 
 	tests := []struct {
 		name  string
@@ -220,7 +220,7 @@ func TestRun_TopicThatCannotBeCreated(t *testing.T) {
 
 // Commands that are not about a config.
 func TestCommands_UsageAndStatus(t *testing.T) {
-	addr := freeAddr(t)
+	addr := testenv.FreeAddr(t)
 	for _, tt := range []struct {
 		args []string
 		code int

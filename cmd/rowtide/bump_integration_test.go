@@ -35,13 +35,13 @@ func TestBump_FormerKeySpaceStandsInUntilTheNewOneIsFilled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := freeAddr(t)
-	start := func() *process {
+	addr := testenv.FreeAddr(t)
+	start := func() *testenv.Program {
 		t.Helper()
 		p := startProcess(t, []string{"ROWTIDE_HTTP_LISTEN=" + addr}, "run", "-c", path)
 		eventually(t, "ready", 30*time.Second, func() (bool, string) {
 			code, body := get(t, "http://"+addr+"/readyz")
-			return code == http.StatusOK, body + p.log.String()
+			return code == http.StatusOK, body + p.Log.String()
 		})
 		return p
 	}
@@ -83,15 +83,15 @@ func TestBump_FormerKeySpaceStandsInUntilTheNewOneIsFilled(t *testing.T) {
 	told("1 after 0, generation 0", "2 after 1, generation 0", "2 after 0, generation 0")
 	db.exec("UPDATE " + db.schema + ".thing SET name = 'changed' WHERE id = 2")
 	comes(2, "2", "changed")
-	if code := p.terminate(t); code != exitClean {
-		t.Fatalf("exits %d:\n%s", code, p.log)
+	if code := p.Terminate(t); code != exitClean {
+		t.Fatalf("exits %d:\n%s", code, p.Log)
 	}
 	become(1) // and this one at a start
 	p = start()
 	comes(1, "2", "changed")
 	told("1 after 0, generation 0", "2 after 1, generation 0", "2 after 0, generation 0", "1 after 2, generation 1", "1 after 0, generation 1")
-	if code := p.terminate(t); code != exitClean {
-		t.Fatalf("exits %d:\n%s", code, p.log)
+	if code := p.Terminate(t); code != exitClean {
+		t.Fatalf("exits %d:\n%s", code, p.Log)
 	}
 	start()
 	told("1 after 0, generation 0", "2 after 1, generation 0", "2 after 0, generation 0", "1 after 2, generation 1", "1 after 0, generation 1")

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/rowtide/rowtide/internal/testenv"
 )
 
 // runDemoBinary runs the demo with a temporary folder of its own, sends a signal
@@ -19,7 +21,7 @@ func runDemoBinary(t *testing.T, tmp string, interruptAt string, args ...string)
 	t.Helper()
 	cmd := exec.Command(binary, append([]string{"demo"}, args...)...)
 	cmd.Env = append(os.Environ(), "TMPDIR="+tmp)
-	out := &lockedBuffer{}
+	out := &testenv.Log{}
 	cmd.Stdout, cmd.Stderr = out, out
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -116,7 +118,7 @@ func TestDemo_VerdictSeesASpoiltEntry(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = e.stop() })
-	var out lockedBuffer
+	var out testenv.Log
 	s := newShop(e, &out, 100, 10)
 	t.Cleanup(func() { _ = s.close() })
 	if err := s.seed(t.Context()); err != nil {

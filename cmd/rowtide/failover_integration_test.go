@@ -39,12 +39,12 @@ func checkRedisFailover(t *testing.T, target testenv.SQLTarget, store string) {
 	if store == "file" {
 		g.more = fmt.Sprintf("checkpoint: {store: file, path: %q}", t.TempDir()+"/checkpoint.json")
 	}
-	addr := freeAddr(t)
+	addr := testenv.FreeAddr(t)
 	path := g.write(t)
 	p := startProcess(t, []string{"ROWTIDE_HTTP_LISTEN=" + addr}, "run", "-c", path)
 	said := func(what string, n int) {
 		t.Helper()
-		eventually(t, what, 60*time.Second, func() (bool, string) { return strings.Count(p.log.String(), what) >= n, p.log.String() })
+		eventually(t, what, 60*time.Second, func() (bool, string) { return strings.Count(p.Log.String(), what) >= n, p.Log.String() })
 	}
 	said("msg=running", 1)
 	id := 0
@@ -82,10 +82,10 @@ func checkRedisFailover(t *testing.T, target testenv.SQLTarget, store string) {
 	said("msg=running", 2)
 	insertFor(100 * time.Millisecond)
 	if res := rowtideCommand(t, nil, "verify", "-c", path); res.code != exitClean {
-		t.Errorf("verify exits %d after %d rows, of which the replica lacked those from %d on:\n%s%s\n%s", res.code, id, from, res.stdout, res.stderr, p.log)
+		t.Errorf("verify exits %d after %d rows, of which the replica lacked those from %d on:\n%s%s\n%s", res.code, id, from, res.stdout, res.stderr, p.Log)
 	}
-	if code := p.terminate(t); code != exitClean {
-		t.Errorf("exit code %d after SIGTERM:\n%s", code, p.log)
+	if code := p.Terminate(t); code != exitClean {
+		t.Errorf("exit code %d after SIGTERM:\n%s", code, p.Log)
 	}
 }
 

@@ -101,15 +101,15 @@ func TestFeed_EveryFormatEndsAsTheBinlogDoes(t *testing.T) {
 			g.modules = feedModules(schema)
 			g.source = fmt.Sprintf(`{kind: kafka, format: %s, brokers: ["%s"], topics: [%s], types: [%s]}`,
 				tt.format, strings.Join(testenv.Kafka(t), `","`), topic, strings.Join(types, ", "))
-			path, addr := g.write(t), freeAddr(t)
+			path, addr := g.write(t), testenv.FreeAddr(t)
 			env := []string{"ROWTIDE_HTTP_LISTEN=" + addr}
 
 			send(history[:60])
 			first := startProcess(t, env, "run", "-c", path)
 			eventually(t, "some entries", 30*time.Second, func() (bool, string) {
-				return len(entriesOf(t, rdb, prefix)) > 0, first.log.String()
+				return len(entriesOf(t, rdb, prefix)) > 0, first.Log.String()
 			})
-			first.kill()
+			first.Kill()
 			if tt.format != "canal-json" { // whose offsets would make a repeated record news
 				send(history[40:60])
 			}
@@ -117,13 +117,13 @@ func TestFeed_EveryFormatEndsAsTheBinlogDoes(t *testing.T) {
 			second := startProcess(t, env, "run", "-c", path)
 			eventually(t, "the values of the binlog", 30*time.Second, func() (bool, string) {
 				got := entriesOf(t, rdb, prefix)
-				return maps.Equal(got, want), differences(got, want) + second.log.String()
+				return maps.Equal(got, want), differences(got, want) + second.Log.String()
 			})
 			if code, body := get(t, "http://"+addr+"/status"); code != 200 || !strings.Contains(body, topic+":0:") {
 				t.Errorf("status %d lacks the place in the topic: %s", code, body)
 			}
-			if code := second.terminate(t); code != exitClean {
-				t.Errorf("exit code %d after SIGTERM:\n%s", code, second.log)
+			if code := second.Terminate(t); code != exitClean {
+				t.Errorf("exit code %d after SIGTERM:\n%s", code, second.Log)
 			}
 		})
 	}
@@ -141,11 +141,11 @@ func feedReference(t *testing.T, rdb *redis.Client, db *sql.DB, target testenv.S
 	prefix := testenv.UniqueName(t, "log")
 	g.redis = fmt.Sprintf(`{addrs: ["%s"], prefix: %s}`, testenv.Redis(t), prefix)
 	g.modules = feedModules(schema)
-	addr := freeAddr(t)
+	addr := testenv.FreeAddr(t)
 	p := startProcess(t, []string{"ROWTIDE_HTTP_LISTEN=" + addr}, "run", "-c", g.write(t))
 	eventually(t, "a daemon on the log", 30*time.Second, func() (bool, string) {
 		code, body := get(t, "http://"+addr+"/readyz")
-		return code == 200, body + p.log.String()
+		return code == 200, body + p.Log.String()
 	})
 	end := map[string]bool{}
 	for i := range history {
@@ -167,10 +167,10 @@ func feedReference(t *testing.T, rdb *redis.Client, db *sql.DB, target testenv.S
 		if last := history[len(history)-1].after; last != nil {
 			ok = ok && strings.Contains(got[fmt.Sprint(last.id)], last.day)
 		}
-		return ok, fmt.Sprint(len(got), " of ", len(end), p.log)
+		return ok, fmt.Sprint(len(got), " of ", len(end), p.Log)
 	})
-	if code := p.terminate(t); code != exitClean {
-		t.Fatalf("exit code %d:\n%s", code, p.log)
+	if code := p.Terminate(t); code != exitClean {
+		t.Fatalf("exit code %d:\n%s", code, p.Log)
 	}
 	return entriesOf(t, rdb, prefix)
 }

@@ -50,18 +50,18 @@ func TestFeed_RebuildModulesAskTheDatabase(t *testing.T) {
 				strings.Join(testenv.Kafka(t), `","`), topic, target.Addr)
 			g.modules = fmt.Sprintf(`[{name: thing, key: "{id}", rebuild: {one: "SELECT id, name FROM %[1]s.thing WHERE id IN (:keys)"}, watch: [{table: %[1]s.thing, key: "{id}"}]}]`, schema)
 			path := g.write(t)
-			d := startProcess(t, []string{"ROWTIDE_HTTP_LISTEN=" + freeAddr(t)}, "run", "-c", path)
+			d := startProcess(t, []string{"ROWTIDE_HTTP_LISTEN=" + testenv.FreeAddr(t)}, "run", "-c", path)
 			rdb := redis.NewClient(&redis.Options{Addr: testenv.Redis(t)})
 			defer rdb.Close()
 			eventually(t, "the rows as the database has them", 30*time.Second, func() (bool, string) {
 				got := entriesOf(t, rdb, prefix)
-				return len(got) == 3 && got["0"] == "" && strings.Contains(got["1"], `"one"`) && strings.Contains(got["2"], `"two"`), fmt.Sprint(got, d.log)
+				return len(got) == 3 && got["0"] == "" && strings.Contains(got["1"], `"one"`) && strings.Contains(got["2"], `"two"`), fmt.Sprint(got, d.Log)
 			})
 			if res := rowtideCommand(t, nil, "verify", "-c", path); res.code != exitClean {
 				t.Errorf("verify exits %d: %s%s", res.code, res.stdout, res.stderr)
 			}
-			if code := d.terminate(t); code != exitClean {
-				t.Errorf("exit code %d after SIGTERM:\n%s", code, d.log)
+			if code := d.Terminate(t); code != exitClean {
+				t.Errorf("exit code %d after SIGTERM:\n%s", code, d.Log)
 			}
 		})
 	}

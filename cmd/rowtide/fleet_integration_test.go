@@ -86,13 +86,13 @@ func TestFleet_DaemonSeesNodesComeAndGo(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = srv.Stop(context.Background()) })
-	addr := freeAddr(t)
+	addr := testenv.FreeAddr(t)
 	g := goodConfig(t, target, db.schema)
 	g.redis = fmt.Sprintf(`{addrs: ["%s"], prefix: rowtide, username: daemon, password: password}`, srv.Addr)
 	p := startProcess(t, []string{"ROWTIDE_HTTP_LISTEN=" + addr, "ROWTIDE_HTTP_ADMIN_TOKEN=secret", "ROWTIDE_SOURCE_BACKFILL_AUTO=false"}, "run", "-c", g.write(t))
 	eventually(t, "the daemon is ready", 30*time.Second, func() (bool, string) {
 		code, body := get(t, "http://"+addr+"/readyz")
-		return code == http.StatusOK, fmt.Sprint(body, p.log)
+		return code == http.StatusOK, fmt.Sprint(body, p.Log)
 	})
 	if code, body, _ := fetchNodes(t, addr, ""); code != http.StatusUnauthorized {
 		t.Errorf("without the token: %d %s", code, body)
@@ -151,7 +151,7 @@ func TestFleet_DaemonSeesNodesComeAndGo(t *testing.T) {
 	names("c")
 	metric("rowtide_nodes 1")
 	metric(`rowtide_nodes_reads_total{level="redis",module="thing"} 30`)
-	if code := p.terminate(t); code != exitClean {
-		t.Errorf("exit code %d after SIGTERM:\n%s", code, p.log)
+	if code := p.Terminate(t); code != exitClean {
+		t.Errorf("exit code %d after SIGTERM:\n%s", code, p.Log)
 	}
 }

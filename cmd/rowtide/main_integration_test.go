@@ -6,15 +6,14 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
+
+	"github.com/rowtide/rowtide/internal/testenv"
 )
 
 // binary is the rowtide that the tests run, built once, and without the race detector:
@@ -60,67 +59,10 @@ func rowtideCommand(t *testing.T, env []string, args ...string) result {
 	return result{cmd.ProcessState.ExitCode(), out.String(), errOut.String()}
 }
 
-// process is a rowtide that runs beside the test.
-type process struct {
-	cmd *exec.Cmd
-	log *lockedBuffer
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // startProcess starts the binary; it is killed when the test ends.
-func startProcess(t *testing.T, env []string, args ...string) *process {
+func startProcess(t *testing.T, env []string, args ...string) *testenv.Program {
 	t.Helper()
-	p := &process{cmd: exec.Command(binary, args...), log: &lockedBuffer{}}
-	p.cmd.Env = append(os.Environ(), env...)
-	p.cmd.Stderr = p.log
-	if err := p.cmd.Start(); err != nil {
-		t.Fatalf("start rowtide: %v", err)
-	}
-	t.Cleanup(p.kill)
-	return p
-}
-
-// kill is kill -9.
-func (p *process) kill() {
-	_ = p.cmd.Process.Kill()
-	_ = p.cmd.Wait()
-}
-
-// terminate is SIGTERM, and returns the exit code.
-func (p *process) terminate(t *testing.T) int {
-	t.Helper()
-	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatalf("signal rowtide: %v", err)
-	}
-	_ = p.cmd.Wait()
-	return p.cmd.ProcessState.ExitCode()
-}
-
-// freeAddr is a port on loopback that was free a moment ago.
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
+	return testenv.StartProgram(t, exec.Command(binary, args...), env...)
 }
 
 // eventually polls until ok, for things that only other processes know.

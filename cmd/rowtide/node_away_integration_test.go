@@ -20,13 +20,13 @@ func TestNode_WaitsForKafkaOrServesWhatThereIs(t *testing.T) {
 	s.put(show(1, 5))
 	for _, away := range []string{"wait", "degraded"} {
 		t.Run(away, func(t *testing.T) {
-			broker, addr, web := freeAddr(t), freeAddr(t), freeAddr(t)
+			broker, addr, web := testenv.FreeAddr(t), testenv.FreeAddr(t), testenv.FreeAddr(t)
 			p := startProcess(t, []string{
 				"ROWTIDE_NODE_AWAY=" + away, "ROWTIDE_KAFKA_BROKERS=" + broker,
 				"ROWTIDE_NODE_LISTEN=" + addr, "ROWTIDE_NODE_HTTP=" + web, "ROWTIDE_NODE_SOCKET=" + s.socket + away,
 			}, "node", "-c", s.path)
 			eventually(t, "it says what it waits for", 30*time.Second, func() (bool, string) {
-				text := p.log.String()
+				text := p.Log.String()
 				return strings.Contains(text, "trying again until it can be reached") && strings.Contains(text, broker), text
 			})
 			if away == "wait" {
@@ -38,7 +38,7 @@ func TestNode_WaitsForKafkaOrServesWhatThereIs(t *testing.T) {
 				eventually(t, "it serves what redis has", 30*time.Second, func() (bool, string) {
 					resp, err := http.Get("http://" + web + "/v1/show/1")
 					if err != nil {
-						return false, err.Error() + p.log.String()
+						return false, err.Error() + p.Log.String()
 					}
 					resp.Body.Close()
 					return resp.StatusCode == http.StatusOK && resp.Header.Get("Rowtide-Degraded") == "true", resp.Status
@@ -48,22 +48,22 @@ func TestNode_WaitsForKafkaOrServesWhatThereIs(t *testing.T) {
 			eventually(t, "it is ready", 60*time.Second, func() (bool, string) {
 				resp, err := http.Get("http://" + web + "/readyz")
 				if err != nil {
-					return false, err.Error() + p.log.String()
+					return false, err.Error() + p.Log.String()
 				}
 				resp.Body.Close()
-				return resp.StatusCode == http.StatusOK, resp.Status + p.log.String()
+				return resp.StatusCode == http.StatusOK, resp.Status + p.Log.String()
 			})
-			if code := p.terminate(t); code != exitClean {
-				t.Errorf("exit code %d: %s", code, p.log)
+			if code := p.Terminate(t); code != exitClean {
+				t.Errorf("exit code %d: %s", code, p.Log)
 			}
 		})
 	}
-	p := startProcess(t, []string{"ROWTIDE_NODE_AWAY=wait", "ROWTIDE_REDIS_ADDRS=" + freeAddr(t)}, "node", "-c", s.path)
+	p := startProcess(t, []string{"ROWTIDE_NODE_AWAY=wait", "ROWTIDE_REDIS_ADDRS=" + testenv.FreeAddr(t)}, "node", "-c", s.path)
 	eventually(t, "it waits", 30*time.Second, func() (bool, string) {
-		return strings.Contains(p.log.String(), "trying again"), p.log.String()
+		return strings.Contains(p.Log.String(), "trying again"), p.Log.String()
 	})
-	if code := p.terminate(t); code != exitClean {
-		t.Errorf("exit code %d when it was stopped while it waited: %s", code, p.log)
+	if code := p.Terminate(t); code != exitClean {
+		t.Errorf("exit code %d when it was stopped while it waited: %s", code, p.Log)
 	}
 }
 

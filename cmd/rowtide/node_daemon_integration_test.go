@@ -24,18 +24,18 @@ func TestNode_ACommitIsSeenThroughIt(t *testing.T) {
 	db := newDatabase(t, target, "node")
 	db.exec("CREATE TABLE " + db.schema + ".thing (id INT PRIMARY KEY, name VARCHAR(20))")
 	g := goodConfig(t, target, db.schema)
-	daemon := freeAddr(t)
+	daemon := testenv.FreeAddr(t)
 	d := startProcess(t, []string{"ROWTIDE_HTTP_LISTEN=" + daemon}, "run", "-c", g.write(t))
 	eventually(t, "the daemon is ready", 30*time.Second, func() (bool, string) {
 		code, body := get(t, "http://"+daemon+"/readyz")
-		return code == http.StatusOK, body + d.log.String()
+		return code == http.StatusOK, body + d.Log.String()
 	})
-	addr, web := freeAddr(t), freeAddr(t)
+	addr, web := testenv.FreeAddr(t), testenv.FreeAddr(t)
 	own := writeConfig(t, "redis: %s\nkafka: %s\nnode: {listen: '%s', http: '%s'}\n", g.redis, g.kafka, addr, web)
 	n := startProcess(t, nil, "node", "-c", own)
 	eventually(t, "the sidecar knows the module", 30*time.Second, func() (bool, string) {
 		code, body := get(t, "http://"+web+"/readyz")
-		return code == http.StatusOK && strings.Contains(body, `"modules":["thing"]`), body + n.log.String()
+		return code == http.StatusOK && strings.Contains(body, `"modules":["thing"]`), body + n.Log.String()
 	})
 
 	c := redis.NewClient(&redis.Options{Addr: addr})
@@ -69,14 +69,14 @@ func TestNode_ACommitIsSeenThroughIt(t *testing.T) {
 			t.Errorf("%s: %d %.200s", path, code, body)
 		}
 	}
-	if code := n.terminate(t); code != exitClean {
-		t.Errorf("exit code %d after SIGTERM: %s", code, n.log)
+	if code := n.Terminate(t); code != exitClean {
+		t.Errorf("exit code %d after SIGTERM: %s", code, n.Log)
 	}
 }
 
 func TestNode_BadInputNamesTheThingAndTheRemedy(t *testing.T) {
 	s := newSidecar(t, "")
-	taken := freeAddr(t)
+	taken := testenv.FreeAddr(t)
 	ln, err := net.Listen("tcp", taken)
 	if err != nil {
 		t.Fatal(err)
@@ -93,27 +93,27 @@ func TestNode_BadInputNamesTheThingAndTheRemedy(t *testing.T) {
 		{"ROWTIDE_NODE_HTTP=" + taken, "node.http " + taken, exitRuntime},
 		{"ROWTIDE_NODE_SOCKET=" + s.path, "is no socket", exitRuntime},
 		{"ROWTIDE_NODE_SOCKET=" + s.socket, "another process listens there", exitRuntime},
-		{"ROWTIDE_REDIS_ADDRS=" + freeAddr(t), "redis.addrs", exitRuntime},
-		{"ROWTIDE_KAFKA_BROKERS=" + freeAddr(t), "reach kafka at", exitRuntime},
+		{"ROWTIDE_REDIS_ADDRS=" + testenv.FreeAddr(t), "redis.addrs", exitRuntime},
+		{"ROWTIDE_KAFKA_BROKERS=" + testenv.FreeAddr(t), "reach kafka at", exitRuntime},
 		{"ROWTIDE_KAFKA_TOPIC=" + testenv.UniqueName(t, "none"), "the rowtide daemon creates it", exitRuntime},
 	} {
-		free := []string{"ROWTIDE_NODE_LISTEN=" + freeAddr(t), "ROWTIDE_NODE_HTTP=" + freeAddr(t), "ROWTIDE_NODE_SOCKET=" + s.socket + "2"}
+		free := []string{"ROWTIDE_NODE_LISTEN=" + testenv.FreeAddr(t), "ROWTIDE_NODE_HTTP=" + testenv.FreeAddr(t), "ROWTIDE_NODE_SOCKET=" + s.socket + "2"}
 		res := rowtideCommand(t, append(free, tt.env), "node", "-c", s.path)
 		if res.code != tt.code || !strings.Contains(res.stderr, tt.want) {
 			t.Errorf("%s: exit code %d, %q; want %d with %q", tt.env, res.code, res.stderr, tt.code, tt.want)
 		}
 	}
 	// A socket that a killed process left behind is in nobody's way.
-	s.p.kill()
+	s.p.Kill()
 	p := startProcess(t, []string{"ROWTIDE_NODE_LISTEN=off"}, "node", "-c", s.path)
 	eventually(t, "the socket is served again", 30*time.Second, func() (bool, string) {
 		conn, err := net.Dial("unix", s.socket)
 		if err == nil {
 			conn.Close()
 		}
-		return err == nil, fmt.Sprint(err, p.log)
+		return err == nil, fmt.Sprint(err, p.Log)
 	})
-	if code := p.terminate(t); code != exitClean {
-		t.Errorf("exit code %d: %s", code, p.log)
+	if code := p.Terminate(t); code != exitClean {
+		t.Errorf("exit code %d: %s", code, p.Log)
 	}
 }

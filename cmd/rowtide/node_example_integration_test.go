@@ -41,7 +41,7 @@ func TestNode_ServesTheSiteInPython(t *testing.T) {
 	write("stock_view", "1:A:0", `{"avail":100}`)
 	write("stock_view", "1:B:0", `{"avail":0}`)
 	for _, at := range []string{s.addr, s.socket} {
-		_, port, _ := net.SplitHostPort(freeAddr(t))
+		_, port, _ := net.SplitHostPort(testenv.FreeAddr(t))
 		site := exec.CommandContext(t.Context(), python, "../../examples/webnode-sidecar/site.py", "--port", port, "--node", at)
 		site.Stderr = os.Stderr
 		if err := site.Start(); err != nil {

@@ -28,7 +28,7 @@ type sidecarRig struct {
 	*both
 	addr, http, socket string
 	path               string // of its config
-	p                  *process
+	p                  *testenv.Program
 	bus                *publisher.Kafka
 }
 
@@ -36,7 +36,7 @@ type sidecarRig struct {
 // its section.
 func newSidecar(t *testing.T, more string, modules ...string) *sidecarRig {
 	t.Helper()
-	s := &sidecarRig{both: newBoth(t), addr: freeAddr(t), http: freeAddr(t), socket: filepath.Join(t.TempDir(), "s")}
+	s := &sidecarRig{both: newBoth(t), addr: testenv.FreeAddr(t), http: testenv.FreeAddr(t), socket: filepath.Join(t.TempDir(), "s")}
 	s.bus, _ = s.daemon() // heartbeats too
 	s.path = writeConfig(t, `
 redis: {addrs: ["%s"], prefix: %s}
@@ -48,7 +48,7 @@ modules: [%s]
 	s.p = startProcess(t, nil, "node", "-c", s.path)
 	eventually(t, "the sidecar is ready", 30*time.Second, func() (bool, string) {
 		code, body := get(t, "http://"+s.http+"/readyz")
-		return code == 200, body + s.p.log.String()
+		return code == 200, body + s.p.Log.String()
 	})
 	return s
 }

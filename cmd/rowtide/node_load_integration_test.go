@@ -27,7 +27,7 @@ func TestNode_HoldsTenThousandConnections(t *testing.T) {
 	for id := range 100 { // a storm on cold keys is another test's
 		s.cli("GET", fmt.Sprint("show:", id))
 	}
-	before := s.p.rss(t)
+	before := rss(t, s.p)
 	conns := make([]*raw, n)
 	var wg sync.WaitGroup
 	for w := range 10 {
@@ -73,7 +73,7 @@ func TestNode_HoldsTenThousandConnections(t *testing.T) {
 	if got := s.metric("rowtide_node_connections"); got != n {
 		t.Errorf("%v connections counted", got)
 	}
-	each := (s.p.rss(t) - before) / n
+	each := (rss(t, s.p) - before) / n
 	t.Logf("%d connections, %d bytes each", n, each)
 	if each > 40<<10 {
 		t.Errorf("a connection costs %d bytes", each)
@@ -93,10 +93,10 @@ func must(t *testing.T, r *bufio.Reader) []byte {
 	return line
 }
 
-// rss is the process's resident memory in bytes.
-func (p *process) rss(t *testing.T) int {
+// rss is the program's resident memory in bytes.
+func rss(t *testing.T, p *testenv.Program) int {
 	t.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", p.cmd.Process.Pid))
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", p.Cmd.Process.Pid))
 	if err != nil {
 		t.Fatal(err)
 	}

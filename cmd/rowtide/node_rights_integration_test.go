@@ -60,7 +60,7 @@ func checkRights(t *testing.T, srv *testenv.RedisServer) {
 			t.Fatal(err)
 		}
 	}
-	addr, web := freeAddr(t), freeAddr(t)
+	addr, web := testenv.FreeAddr(t), testenv.FreeAddr(t)
 	p := startProcess(t, nil, "node", "-c", writeConfig(t, `
 redis: {addrs: ["%s"], prefix: rowtide, username: sidecar, password: password}
 kafka: {brokers: ["%s"], topic: %s}
@@ -69,7 +69,7 @@ modules: [{name: show, key: "{id}", from: {table: shop.show}}]
 `, srv.Addr, strings.Join(b.cfg.Brokers, `","`), b.cfg.Topic, addr, web))
 	eventually(t, "the sidecar is ready", 30*time.Second, func() (bool, string) {
 		code, body := get(t, "http://"+web+"/readyz")
-		return code == 200, body + p.log.String()
+		return code == 200, body + p.Log.String()
 	})
 	c := dialRaw(t, addr)
 	if got := c.do("GET", "show:0"); got != "$2\r\nv7\r\n" {
@@ -86,16 +86,16 @@ modules: [{name: show, key: "{id}", from: {table: shop.show}}]
 		nodes, err := localsync.Nodes(t.Context(), admin, "rowtide")
 		// The control topic may tell it of other tests' modules.
 		counted := err == nil && len(nodes) == 1 && slices.ContainsFunc(nodes[0].Modules, func(m localsync.ModuleStats) bool { return m.Name == "show" && m.Redis == 3 })
-		return counted, fmt.Sprint(nodes, err, p.log)
+		return counted, fmt.Sprint(nodes, err, p.Log)
 	})
-	if code := p.terminate(t); code != exitClean {
-		t.Errorf("exit code %d: %s", code, p.log)
+	if code := p.Terminate(t); code != exitClean {
+		t.Errorf("exit code %d: %s", code, p.Log)
 	}
 	eventually(t, "the report is taken back", 30*time.Second, func() (bool, string) {
 		nodes, err := localsync.Nodes(t.Context(), admin, "rowtide")
 		return err == nil && len(nodes) == 0, fmt.Sprint(nodes, err)
 	})
-	for line := range strings.Lines(p.log.String()) {
+	for line := range strings.Lines(p.Log.String()) {
 		if !strings.Contains(line, "level=INFO") {
 			t.Errorf("the sidecar's log has %s", line)
 		}

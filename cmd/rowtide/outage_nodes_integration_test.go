@@ -42,8 +42,8 @@ func TestNodes_KnowOfWhatRedisDoesNotTake(t *testing.T) {
 	g, topic := goodConfig(t, target, db.schema), testenv.UniqueName(t, "full")
 	g.redis = fmt.Sprintf(`{addrs: ["%s"]}`, server.Addr)
 	g.kafka = fmt.Sprintf(`{brokers: ["%s"], topic: %s}`, testenv.Kafka(t)[0], topic)
-	p := startProcess(t, []string{"ROWTIDE_HTTP_LISTEN=" + freeAddr(t)}, "run", "-c", g.write(t))
-	eventually(t, "the daemon runs", 60*time.Second, func() (bool, string) { return strings.Contains(p.log.String(), "msg=running"), p.log.String() })
+	p := startProcess(t, []string{"ROWTIDE_HTTP_LISTEN=" + testenv.FreeAddr(t)}, "run", "-c", g.write(t))
+	eventually(t, "the daemon runs", 60*time.Second, func() (bool, string) { return strings.Contains(p.Log.String(), "msg=running"), p.Log.String() })
 
 	rdb := redis.NewClient(&redis.Options{Addr: server.Addr})
 	defer rdb.Close()
@@ -72,7 +72,7 @@ func TestNodes_KnowOfWhatRedisDoesNotTake(t *testing.T) {
 		t.Helper()
 		eventually(t, when, 30*time.Second, func() (bool, string) {
 			v, info, err := things.Lookup(t.Context(), id)
-			return err == nil && v.Name == name && ok(info), fmt.Sprintf("%+v %+v %v\n%s", v, info, err, p.log)
+			return err == nil && v.Name == name && ok(info), fmt.Sprintf("%+v %+v %v\n%s", v, info, err, p.Log)
 		})
 	}
 	well := func(i localsync.Info) bool { return !i.Stale && !i.Degraded && i.Level == localsync.LevelLocal }
@@ -90,7 +90,7 @@ func TestNodes_KnowOfWhatRedisDoesNotTake(t *testing.T) {
 	memory("0")
 	becomes("the change is in Redis", 1, "c", well)
 	becomes("the node is in step", 2, "b", well)
-	if code := p.terminate(t); code != exitClean {
-		t.Errorf("exit code %d after SIGTERM:\n%s", code, p.log)
+	if code := p.Terminate(t); code != exitClean {
+		t.Errorf("exit code %d after SIGTERM:\n%s", code, p.Log)
 	}
 }

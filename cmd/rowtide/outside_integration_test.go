@@ -70,7 +70,7 @@ func TestRun_SeenFromOutside(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = srv.Stop(context.Background()) })
 
-	addr := freeAddr(t)
+	addr := testenv.FreeAddr(t)
 	g := goodConfig(t, target, schema)
 	g.redis = fmt.Sprintf(`{addrs: ["%s"], prefix: rowtide, username: daemon, password: password}`, srv.Addr)
 	path := g.write(t)
@@ -81,7 +81,7 @@ func TestRun_SeenFromOutside(t *testing.T) {
 		t.Helper()
 		eventually(t, fmt.Sprintf("readyz %d", want), 30*time.Second, func() (bool, string) {
 			code, body := get(t, "http://"+addr+"/readyz")
-			return code == want, fmt.Sprint(code, " ", body, p.log)
+			return code == want, fmt.Sprint(code, " ", body, p.Log)
 		})
 	}
 	ready(http.StatusOK)
@@ -95,8 +95,8 @@ func TestRun_SeenFromOutside(t *testing.T) {
 		_, body := get(t, "http://"+addr+"/metrics")
 		return strings.Contains(body, `rowtide_publisher_overwrites_total{module="thing",result="written"} 500`), body
 	})
-	if n := strings.Count(p.log.String(), "\n"); n != 1 || !strings.Contains(p.log.String(), "msg=running") {
-		t.Errorf("the log of a steady state has %d lines, want only that it runs:\n%s", n, p.log)
+	if n := strings.Count(p.Log.String(), "\n"); n != 1 || !strings.Contains(p.Log.String(), "msg=running") {
+		t.Errorf("the log of a steady state has %d lines, want only that it runs:\n%s", n, p.Log)
 	}
 	if res := rowtideCommand(t, nil, "status", "--addr", addr); res.code != exitClean || !strings.Contains(res.stdout, "ready") || !strings.Contains(res.stdout, "500 written") {
 		t.Errorf("status exits %d: %s%s", res.code, res.stdout, res.stderr)
@@ -118,11 +118,11 @@ func TestRun_SeenFromOutside(t *testing.T) {
 		t.Errorf("verify after Redis came back exits %d: %s%s", res.code, res.stdout, res.stderr)
 	}
 	for _, news := range []string{"redis refuses writes", "checkpoint cannot be saved"} {
-		if n := strings.Count(p.log.String(), news); n > 1 {
-			t.Errorf("%q is told %d times, want once at most:\n%s", news, n, p.log)
+		if n := strings.Count(p.Log.String(), news); n > 1 {
+			t.Errorf("%q is told %d times, want once at most:\n%s", news, n, p.Log)
 		}
 	}
-	if code := p.terminate(t); code != exitClean {
-		t.Errorf("exit code %d after SIGTERM:\n%s", code, p.log)
+	if code := p.Terminate(t); code != exitClean {
+		t.Errorf("exit code %d after SIGTERM:\n%s", code, p.Log)
 	}
 }

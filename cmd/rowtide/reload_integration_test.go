@@ -61,11 +61,11 @@ func reloadUnderLoad(t *testing.T, target testenv.SQLTarget) {
 		}
 	}
 	put(thing)
-	addr := freeAddr(t)
+	addr := testenv.FreeAddr(t)
 	p := startProcess(t, []string{"ROWTIDE_HTTP_LISTEN=" + addr, "ROWTIDE_HTTP_ADMIN_TOKEN=sesame"}, "run", "-c", path)
 	eventually(t, "ready", 30*time.Second, func() (bool, string) {
 		code, body := get(t, "http://"+addr+"/readyz")
-		return code == http.StatusOK, body + p.log.String()
+		return code == http.StatusOK, body + p.Log.String()
 	})
 
 	stop := make(chan struct{})
@@ -91,7 +91,7 @@ func reloadUnderLoad(t *testing.T, target testenv.SQLTarget) {
 	reloaded := func(what string, times int) {
 		t.Helper()
 		eventually(t, what, 60*time.Second, func() (bool, string) {
-			return strings.Count(p.log.String(), "modules reloaded") >= times, p.log.String()
+			return strings.Count(p.Log.String(), "modules reloaded") >= times, p.Log.String()
 		})
 	}
 	put(thing, few, other)
@@ -101,7 +101,7 @@ func reloadUnderLoad(t *testing.T, target testenv.SQLTarget) {
 
 	put(thing, "  - {name: broken}\n")
 	eventually(t, "the refusal", 30*time.Second, func() (bool, string) {
-		return strings.Contains(p.log.String(), "is refused") && strings.Contains(p.log.String(), "modules[1] (broken)"), p.log.String()
+		return strings.Contains(p.Log.String(), "is refused") && strings.Contains(p.Log.String(), "modules[1] (broken)"), p.Log.String()
 	})
 	put(thing, "  - {name: ghost, key: \"{id}\", from: {table: SCHEMA.ghost}}\n")
 	if code, body := post(t, "http://"+addr+"/admin/reload", "sesame"); code != http.StatusUnprocessableEntity || !strings.Contains(body, "ghost") {
@@ -111,7 +111,7 @@ func reloadUnderLoad(t *testing.T, target testenv.SQLTarget) {
 		t.Errorf("reload with a wrong token: %d %s", code, body)
 	}
 	put(thing2, few, page)
-	if code, body := post(t, "http://"+addr+"/admin/reload", "sesame"); code != http.StatusOK && !strings.Contains(p.log.String(), "removed=[other]") {
+	if code, body := post(t, "http://"+addr+"/admin/reload", "sesame"); code != http.StatusOK && !strings.Contains(p.Log.String(), "removed=[other]") {
 		t.Errorf("reload: %d %s", code, body)
 	}
 	reloaded("a version and a removal", 3)
@@ -120,18 +120,18 @@ func reloadUnderLoad(t *testing.T, target testenv.SQLTarget) {
 		if err := db.QueryRow("SELECT COUNT(*), COALESCE(SUM(state<>'done'), 0) FROM rowtide.backfill WHERE source_table LIKE ?", schema+".%").Scan(&all, &open); err != nil {
 			return false, err.Error()
 		}
-		return all >= 4 && open == 0, fmt.Sprintf("%d of %d backfills open\n%s", open, all, p.log)
+		return all >= 4 && open == 0, fmt.Sprintf("%d of %d backfills open\n%s", open, all, p.Log)
 	})
 	close(stop)
 	writers.Wait()
 	if t.Failed() {
-		t.Fatal(p.log.String())
+		t.Fatal(p.Log.String())
 	}
 	if res := rowtideCommand(t, nil, "verify", "-c", path); res.code != exitClean {
-		t.Errorf("verify exits %d: %s%s\n%s", res.code, res.stdout, res.stderr, p.log)
+		t.Errorf("verify exits %d: %s%s\n%s", res.code, res.stdout, res.stderr, p.Log)
 	}
-	if code := p.terminate(t); code != exitClean {
-		t.Errorf("exit code %d:\n%s", code, p.log)
+	if code := p.Terminate(t); code != exitClean {
+		t.Errorf("exit code %d:\n%s", code, p.Log)
 	}
 }
 

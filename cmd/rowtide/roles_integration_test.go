@@ -32,7 +32,7 @@ type divided struct {
 
 // part is one of its processes.
 type part struct {
-	*process
+	*testenv.Program
 	addr string
 }
 
@@ -68,9 +68,9 @@ func newDivided(t *testing.T, start func(context.Context, testenv.Options) (*tes
 // start starts a process of a role.
 func (d *divided) start(role string, env ...string) *part {
 	d.t.Helper()
-	p := &part{addr: freeAddr(d.t)}
+	p := &part{addr: testenv.FreeAddr(d.t)}
 	all := append(append([]string{"ROWTIDE_HTTP_LISTEN=" + p.addr}, d.env...), env...)
-	p.process = startProcess(d.t, all, "run", "-c", sakilaConfig, "--role", role)
+	p.Program = startProcess(d.t, all, "run", "-c", sakilaConfig, "--role", role)
 	d.all = append(d.all, p)
 	return p
 }
@@ -80,7 +80,7 @@ func (d *divided) ready(p *part) *part {
 	d.t.Helper()
 	eventually(d.t, "ready", time.Minute, func() (bool, string) {
 		code, body := get(d.t, "http://"+p.addr+"/readyz")
-		return code == http.StatusOK, fmt.Sprint(code, " ", body, p.log)
+		return code == http.StatusOK, fmt.Sprint(code, " ", body, p.Log)
 	})
 	return p
 }
@@ -103,7 +103,7 @@ func (d *divided) caughtUp(appliers ...*part) {
 					behind += n
 				}
 			}
-			logs += p.log.String()
+			logs += p.Log.String()
 		}
 		return claimed == rolesPartitions && behind == 0, fmt.Sprint(claimed, " partitions claimed, ", behind, " records behind\n", logs)
 	})
@@ -113,7 +113,7 @@ func (d *divided) caughtUp(appliers ...*part) {
 func (d *divided) logs() string {
 	var b strings.Builder
 	for i, p := range d.all {
-		fmt.Fprintf(&b, "process %d, %s:\n%s", i+1, p.cmd.Args[len(p.cmd.Args)-1], p.log)
+		fmt.Fprintf(&b, "process %d, %s:\n%s", i+1, p.Cmd.Args[len(p.Cmd.Args)-1], p.Log)
 	}
 	return b.String()
 }
@@ -171,11 +171,11 @@ func TestRoles_KillsAndAZombieEndWithNoDifference(t *testing.T) {
 			watching := watchVersions(ctx, t, d.rdb, d.prefix)
 
 			d.wrote(w, 1000)
-			one.kill()
+			one.Kill()
 			d.wrote(w, 1500)
 			one = d.start("applier")
 			d.wrote(w, 2000)
-			reader.kill()
+			reader.Kill()
 			d.ready(standby)
 			reader = d.start("reader")
 			d.wrote(w, 3000)
@@ -186,8 +186,8 @@ func TestRoles_KillsAndAZombieEndWithNoDifference(t *testing.T) {
 			stopWatch()
 			<-watching
 			for _, p := range []*part{one, two, standby, reader} {
-				if code := p.terminate(t); code != exitClean {
-					t.Errorf("%v exits %d after SIGTERM:\n%s", p.cmd.Args, code, p.log)
+				if code := p.Terminate(t); code != exitClean {
+					t.Errorf("%v exits %d after SIGTERM:\n%s", p.Cmd.Args, code, p.Log)
 				}
 			}
 			checkAnnounced(t, d.rdb, d.prefix, d.topic)
@@ -198,15 +198,15 @@ func TestRoles_KillsAndAZombieEndWithNoDifference(t *testing.T) {
 // zombie pauses an applier until the other has its partitions, and wakes it.
 func (d *divided) zombie(p, other *part) {
 	d.t.Helper()
-	if err := p.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+	if err := p.Cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		d.t.Fatal(err)
 	}
 	eventually(d.t, "partitions moved", time.Minute, func() (bool, string) {
 		_, body := get(d.t, "http://"+other.addr+"/metrics")
 		n := strings.Count(body, "rowtide_changes_claimed{")
-		return n == rolesPartitions, fmt.Sprint(n, " partitions ", other.log)
+		return n == rolesPartitions, fmt.Sprint(n, " partitions ", other.Log)
 	})
-	if err := p.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+	if err := p.Cmd.Process.Signal(syscall.SIGCONT); err != nil {
 		d.t.Fatal(err)
 	}
 }
@@ -235,7 +235,7 @@ func TestRoles_TwoReadersAtOnceAreHarmless(t *testing.T) {
 			s, _, _ = strings.Cut(s, `"saved_at"`)
 			return s
 		}
-		return errA == nil && errB == nil && pos(a) == pos(b), a + b + second.log.String()
+		return errA == nil && errB == nil && pos(a) == pos(b), a + b + second.Log.String()
 	})
 	d.judge(applier)
 	stopWatch()
@@ -272,11 +272,11 @@ func TestRoles_StandbyTakesOverWithinThreeSeconds(t *testing.T) {
 				limit := 3 * time.Second
 				began := time.Now()
 				if i < 3 {
-					leader.kill()
+					leader.Kill()
 				} else {
 					limit = 2 * time.Second // most of it is the opening
-					if code := leader.terminate(t); code != exitClean {
-						t.Errorf("exits %d after SIGTERM:\n%s", code, leader.log)
+					if code := leader.Terminate(t); code != exitClean {
+						t.Errorf("exits %d after SIGTERM:\n%s", code, leader.Log)
 					}
 				}
 				took := time.Since(began) + d.comesThrough(20*time.Second)
@@ -317,12 +317,12 @@ func TestRoles_PausedLeaderStandsBy(t *testing.T) {
 	first := d.ready(d.start("reader"))
 	d.ready(d.start("applier"))
 	d.comesThrough(20 * time.Second)
-	if err := first.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+	if err := first.Cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
 	second := d.ready(d.start("reader", "ROWTIDE_SOURCE_SERVER_ID=4102"))
 	d.comesThrough(20 * time.Second)
-	if err := first.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+	if err := first.Cmd.Process.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "standing by", time.Minute, func() (bool, string) { return d.standsBy(first), d.logs() })
@@ -333,8 +333,8 @@ func TestRoles_PausedLeaderStandsBy(t *testing.T) {
 		t.Errorf("checkpoint %s, %v; want that of term %s", s, err, term)
 	}
 	for _, p := range []*part{first, second} {
-		if code := p.terminate(t); code != exitClean {
-			t.Errorf("exits %d after SIGTERM:\n%s", code, p.log)
+		if code := p.Terminate(t); code != exitClean {
+			t.Errorf("exits %d after SIGTERM:\n%s", code, p.Log)
 		}
 	}
 }

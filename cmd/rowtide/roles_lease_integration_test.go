@@ -56,9 +56,9 @@ func TestRoles_TheLeaseIsHeldThroughTheDrain(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	code := p.terminate(t)
+	code := p.Terminate(t)
 	<-unlocked
-	if log := p.log.String(); code != exitClean || strings.Contains(log, "level=WARN") {
+	if log := p.Log.String(); code != exitClean || strings.Contains(log, "level=WARN") {
 		t.Errorf("exits %d after SIGTERM:\n%s", code, log)
 	}
 	if s, err := d.rdb.Get(ctx, page).Result(); err != nil || !strings.Contains(s, "LAST WORD") {
@@ -87,7 +87,7 @@ func TestRoles_DeposedDaemonWritesNothing(t *testing.T) {
 	if got, err := d.rdb.Get(ctx, row).Result(); !errors.Is(err, redis.Nil) {
 		t.Errorf("the deposed one wrote %q, %v", got, err)
 	}
-	if log := p.log.String(); !strings.Contains(log, "standing by again") || !strings.Contains(log, "writes to redis from here on") {
+	if log := p.Log.String(); !strings.Contains(log, "standing by again") || !strings.Contains(log, "writes to redis from here on") {
 		t.Errorf("the log does not say why:\n%s", log)
 	}
 	if err := d.rdb.Del(ctx, lease).Err(); err != nil {
@@ -98,7 +98,7 @@ func TestRoles_DeposedDaemonWritesNothing(t *testing.T) {
 		s, err := d.rdb.Get(ctx, row).Result()
 		return err == nil && strings.Contains(s, "old"), fmt.Sprintf("%q %v\n%s", s, err, d.logs())
 	})
-	if code := p.terminate(t); code != exitClean {
-		t.Errorf("exits %d after SIGTERM:\n%s", code, p.log)
+	if code := p.Terminate(t); code != exitClean {
+		t.Errorf("exits %d after SIGTERM:\n%s", code, p.Log)
 	}
 }

@@ -60,7 +60,7 @@ func runSakila(t *testing.T, srv *testenv.SQLServer) {
 	env := []string{
 		"ROWTIDE_SOURCE_ADDR=" + srv.Addr, "ROWTIDE_REDIS_ADDRS=" + testenv.Redis(t), "ROWTIDE_REDIS_PREFIX=" + prefix,
 		"ROWTIDE_KAFKA_BROKERS=" + strings.Join(testenv.Kafka(t), ","), "ROWTIDE_KAFKA_TOPIC=" + topic,
-		"ROWTIDE_HTTP_LISTEN=" + freeAddr(t),
+		"ROWTIDE_HTTP_LISTEN=" + testenv.FreeAddr(t),
 	}
 	rdb := redis.NewClient(&redis.Options{Addr: testenv.Redis(t)})
 	defer rdb.Close()
@@ -79,8 +79,8 @@ func runSakila(t *testing.T, srv *testenv.SQLServer) {
 			n := w.done.Load()
 			return n >= goal, fmt.Sprint(n, " of ", goal)
 		})
-		p.kill()
-		if s := p.log.String(); strings.Contains(s, "level=ERROR") || strings.Contains(s, "rowtide:") {
+		p.Kill()
+		if s := p.Log.String(); strings.Contains(s, "level=ERROR") || strings.Contains(s, "rowtide:") {
 			t.Fatalf("daemon failed before it was killed:\n%s", s)
 		}
 	}
@@ -90,10 +90,10 @@ func runSakila(t *testing.T, srv *testenv.SQLServer) {
 
 	res := rowtideCommand(t, env, "verify", "-c", cfg)
 	if res.code != exitClean || !strings.Contains(res.stdout, "\n0 differences") {
-		t.Fatalf("verify exits %d:\n%s%s\ndaemon:\n%s", res.code, res.stdout, res.stderr, last.log)
+		t.Fatalf("verify exits %d:\n%s%s\ndaemon:\n%s", res.code, res.stdout, res.stderr, last.Log)
 	}
 	t.Logf("verify:\n%s", res.stdout)
-	for line := range strings.Lines(last.log.String()) {
+	for line := range strings.Lines(last.Log.String()) {
 		// Locking reads among these writers deadlock now and then; all else is silent.
 		if !strings.Contains(line, "msg=running") && !strings.Contains(line, `msg="backfill`) && !strings.Contains(line, "rebuild query keeps failing") {
 			t.Errorf("the log of a steady state says: %s", line)
@@ -101,8 +101,8 @@ func runSakila(t *testing.T, srv *testenv.SQLServer) {
 	}
 	stopWatch()
 	<-watching
-	if code := last.terminate(t); code != exitClean {
-		t.Errorf("daemon exits %d after SIGTERM, want 0:\n%s", code, last.log)
+	if code := last.Terminate(t); code != exitClean {
+		t.Errorf("daemon exits %d after SIGTERM, want 0:\n%s", code, last.Log)
 	}
 	checkAnnounced(t, rdb, prefix, topic)
 }

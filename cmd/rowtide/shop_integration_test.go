@@ -111,17 +111,17 @@ func shopUnderKills(t *testing.T, s *shop) {
 			}
 		})
 	}
-	var daemonProc, stockProc *process
+	var daemonProc, stockProc *testenv.Program
 	for range 5 {
 		daemonProc = startProcess(t, nil, "run", "-c", daemonFile)
 		stockProc = startProcess(t, nil, "stock", "-c", stockFile)
 		from, bought := changes.Load(), s.bought.accepted.Load()
 		eventually(t, "traffic between kills", time.Minute, func() (bool, string) {
 			c, b := changes.Load()-from, s.bought.accepted.Load()-bought
-			return c >= 300 && b >= 50, fmt.Sprint(c, " changes, ", b, " holds; ", stockProc.log, daemonProc.log)
+			return c >= 300 && b >= 50, fmt.Sprint(c, " changes, ", b, " holds; ", stockProc.Log, daemonProc.Log)
 		})
-		daemonProc.kill()
-		stockProc.kill()
+		daemonProc.Kill()
+		stockProc.Kill()
 	}
 	cancel()
 	wg.Wait()
@@ -133,13 +133,13 @@ func shopUnderKills(t *testing.T, s *shop) {
 	s.judgeShopStock(t.Context(), t, v)
 	res := rowtideCommand(t, nil, "verify", "-c", daemonFile)
 	if res.code != exitClean || !strings.Contains(res.stdout, "\n0 differences") {
-		t.Errorf("verify exits %d:\n%s%s\ndaemon: %s", res.code, res.stdout, res.stderr, daemonProc.log)
+		t.Errorf("verify exits %d:\n%s%s\ndaemon: %s", res.code, res.stdout, res.stderr, daemonProc.Log)
 	}
-	if code := daemonProc.terminate(t); code != exitClean {
-		t.Errorf("daemon exits %d after SIGTERM:\n%s", code, daemonProc.log)
+	if code := daemonProc.Terminate(t); code != exitClean {
+		t.Errorf("daemon exits %d after SIGTERM:\n%s", code, daemonProc.Log)
 	}
-	if code := stockProc.terminate(t); code != exitClean {
-		t.Errorf("stock API exits %d after SIGTERM:\n%s", code, stockProc.log)
+	if code := stockProc.Terminate(t); code != exitClean {
+		t.Errorf("stock API exits %d after SIGTERM:\n%s", code, stockProc.Log)
 	}
 }
 

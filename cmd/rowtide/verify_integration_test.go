@@ -61,7 +61,7 @@ func newVerifyRig(t *testing.T, target testenv.SQLTarget, table, modules string)
 	g := goodConfig(t, target, r.schema)
 	g.kafka = fmt.Sprintf(`{brokers: ["%s"], topic: %[2]s, control_topic: %[2]s.control, dlq_topic: %[2]s.dlq, partitions: 3}`, strings.Join(testenv.Kafka(t), `","`), r.topic)
 	g.modules = strings.ReplaceAll(strings.ReplaceAll(modules, "\n", ""), "SCHEMA", r.schema)
-	g.more = fmt.Sprintf("http: {listen: %q}\nname: %s", freeAddr(t), r.topic)
+	g.more = fmt.Sprintf("http: {listen: %q}\nname: %s", testenv.FreeAddr(t), r.topic)
 	r.path = g.write(t)
 	if r.cfg, err = config.Load(r.path); err != nil {
 		t.Fatal(err)
@@ -77,11 +77,11 @@ func (r *verifyRig) exec(q string, args ...any) {
 }
 
 // follow starts the daemon and waits until it does.
-func (r *verifyRig) follow() *process {
+func (r *verifyRig) follow() *testenv.Program {
 	r.t.Helper()
 	p := startProcess(r.t, nil, "run", "-c", r.path)
 	eventually(r.t, "the daemon runs", time.Minute, func() (bool, string) {
-		return strings.Contains(p.log.String(), "msg=running"), p.log.String()
+		return strings.Contains(p.Log.String(), "msg=running"), p.Log.String()
 	})
 	return p
 }
@@ -101,7 +101,7 @@ func (r *verifyRig) verify(code int, flags ...string) verifyReport {
 func (r *verifyRig) open() (*daemon, *verifier) {
 	r.t.Helper()
 	quietLibraries()
-	d := newDaemon(r.cfg, newLogger(&lockedBuffer{}, r.cfg.Log))
+	d := newDaemon(r.cfg, newLogger(&testenv.Log{}, r.cfg.Log))
 	r.t.Cleanup(func() { _ = d.close() })
 	if err := d.preflight(r.t.Context()); err != nil {
 		r.t.Fatal(err)
@@ -176,8 +176,8 @@ func TestVerify_FindsAndRepairsEveryKind(t *testing.T) {
 			r.checkRepaired()
 			r.exec("UPDATE "+r.schema+".item SET name='later' WHERE a = ?", 1)
 			r.verify(exitClean)
-			if code := p.terminate(t); code != exitClean {
-				t.Errorf("daemon exits %d:\n%s", code, p.log)
+			if code := p.Terminate(t); code != exitClean {
+				t.Errorf("daemon exits %d:\n%s", code, p.Log)
 			}
 			checkRepairWithoutDaemon(r)
 		})
@@ -261,7 +261,7 @@ func checkRepairWithoutDaemon(r *verifyRig) {
 // get is the command without its process.
 func (r *verifyRig) get(code int, module, id string, flags ...string) *gotten {
 	r.t.Helper()
-	d := newDaemon(r.cfg, newLogger(&lockedBuffer{}, r.cfg.Log))
+	d := newDaemon(r.cfg, newLogger(&testenv.Log{}, r.cfg.Log))
 	defer func() { _ = d.close() }()
 	g, err := d.get(r.t.Context(), module, id, slices.Contains(flags, "--db"))
 	if err == nil {

@@ -70,7 +70,7 @@ func TestVerify_AccusesNobodyOnAHotTable(t *testing.T) {
 			}
 			stop()
 			wg.Wait()
-			if s := p.log.String(); strings.Contains(s, "level=ERROR") {
+			if s := p.Log.String(); strings.Contains(s, "level=ERROR") {
 				t.Error(s)
 			}
 		})

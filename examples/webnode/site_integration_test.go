@@ -3,19 +3,15 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"database/sql"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -33,7 +29,7 @@ type shop struct {
 	rdb          *redis.Client
 	prefix       string
 	url          string
-	daemon, site *process
+	daemon, site *testenv.Program
 }
 
 func newShop(t *testing.T) *shop {
@@ -57,14 +53,14 @@ func newShop(t *testing.T) *shop {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
 	brokers, topic := strings.Join(testenv.Kafka(t), ","), testenv.UniqueName(t, "web")
-	s.daemon = start(t, exec.Command(filepath.Join(bin, "rowtide"), "run", "-c", "rowtide.yaml"),
-		"ROWTIDE_SOURCE_ADDR="+server.Addr, "ROWTIDE_HTTP_LISTEN="+freeAddr(t), "ROWTIDE_REDIS_ADDRS="+testenv.Redis(t),
+	s.daemon = testenv.StartProgram(t, exec.Command(filepath.Join(bin, "rowtide"), "run", "-c", "rowtide.yaml"),
+		"ROWTIDE_SOURCE_ADDR="+server.Addr, "ROWTIDE_HTTP_LISTEN="+testenv.FreeAddr(t), "ROWTIDE_REDIS_ADDRS="+testenv.Redis(t),
 		"ROWTIDE_REDIS_PREFIX="+s.prefix, "ROWTIDE_KAFKA_BROKERS="+brokers, "ROWTIDE_KAFKA_TOPIC="+topic)
-	s.eventually("the daemon runs", func() (bool, string) { return strings.Contains(s.daemon.log.String(), "msg=running"), "" })
+	s.eventually("the daemon runs", func() (bool, string) { return strings.Contains(s.daemon.Log.String(), "msg=running"), "" })
 
-	addr := freeAddr(t)
+	addr := testenv.FreeAddr(t)
 	s.url = "http://" + addr
-	s.site = start(t, exec.Command(filepath.Join(bin, "webnode"), "-listen", addr, "-dsn", server.DSN("shop")+"?parseTime=true",
+	s.site = testenv.StartProgram(t, exec.Command(filepath.Join(bin, "webnode"), "-listen", addr, "-dsn", server.DSN("shop")+"?parseTime=true",
 		"-redis", testenv.Redis(t), "-brokers", brokers, "-topic", topic, "-prefix", s.prefix))
 	s.see("/readyz", http.StatusNoContent)
 	return s
@@ -161,7 +157,7 @@ func (s *shop) eventually(what string, ok func() (bool, string)) {
 		select {
 		case <-time.After(20 * time.Millisecond):
 		case <-end:
-			s.t.Fatalf("%s: not within %s; last seen: %s\ndaemon:\n%s\nsite:\n%s", what, patience, state, s.daemon.log, s.site.log)
+			s.t.Fatalf("%s: not within %s; last seen: %s\ndaemon:\n%s\nsite:\n%s", what, patience, state, s.daemon.Log, s.site.Log)
 		}
 	}
 }
@@ -209,68 +205,9 @@ func TestSite_FollowsTheDatabaseWithoutItsLoaders(t *testing.T) {
 	if got := s.loads() - before; got != 0 {
 		t.Errorf("%d queries of the loaders for what the daemon told", got)
 	}
-	for _, p := range []*process{s.site, s.daemon} {
-		if code := p.terminate(t); code != 0 {
-			t.Errorf("%s: exit code %d after SIGTERM:\n%s", p.cmd.Path, code, p.log)
+	for _, p := range []*testenv.Program{s.site, s.daemon} {
+		if code := p.Terminate(t); code != 0 {
+			t.Errorf("%s: exit code %d after SIGTERM:\n%s", p.Cmd.Path, code, p.Log)
 		}
 	}
-}
-
-// process is a program that runs beside the test.
-type process struct {
-	cmd *exec.Cmd
-	log *lockedBuffer
-}
-
-// start starts a program; it is killed when the test ends.
-func start(t *testing.T, cmd *exec.Cmd, env ...string) *process {
-	t.Helper()
-	p := &process{cmd: cmd, log: &lockedBuffer{}}
-	cmd.Env, cmd.Stderr = append(cmd.Environ(), env...), p.log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	return p
-}
-
-// terminate is SIGTERM, and returns the exit code.
-func (p *process) terminate(t *testing.T) int {
-	t.Helper()
-	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	_ = p.cmd.Wait()
-	return p.cmd.ProcessState.ExitCode()
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-// freeAddr is a port on loopback that was free a moment ago.
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
 }

@@ -30,6 +30,7 @@ const howToRun = "run make test (or `go run ./internal/testenv/testservers -- go
 type TB interface {
 	Helper()
 	Name() string
+	Cleanup(f func())
 	Fatalf(format string, args ...any)
 	Skipf(format string, args ...any)
 }

@@ -19,6 +19,7 @@ type fakeT struct {
 type ended struct{}
 
 func (*fakeT) Helper()        {}
+func (*fakeT) Cleanup(func()) {}
 func (f *fakeT) Name() string { return f.name }
 func (f *fakeT) Fatalf(format string, args ...any) {
 	f.fatal = fmt.Sprintf(format, args...)
