@@ -24,10 +24,11 @@ func (s *store) compact(sh *shard, need int, now int64) {
 		s.evictions.Add(uint64(len(old)))
 	}
 	live := sh.live + need
-	next, rows := newArena(min(live+live/4+spareBytes, s.share)), make(map[uint64]meta, len(sh.rows)+1)
-	for hash, m := range sh.rows {
-		m.at = next.add(sh.bytes.get(m.at))
-		rows[hash] = m
+	next, rows := newArena(min(live+live/4+spareBytes, s.share)), newTable(sh.rows.len+1)
+	for hash, m := range sh.rows.all() {
+		moved := *m // readers see the old one
+		moved.at = next.add(sh.bytes.get(m.at))
+		rows.put(hash, moved)
 	}
 	sh.mu.Lock()
 	sh.bytes, sh.rows = next, rows
@@ -44,7 +45,7 @@ func (s *store) drop(sh *shard, hashes []uint64) {
 }
 
 func expired(sh *shard, now int64) (hashes []uint64) {
-	for hash, m := range sh.rows {
+	for hash, m := range sh.rows.all() {
 		if now >= m.hardAt() {
 			hashes = append(hashes, hash)
 		}
@@ -58,8 +59,8 @@ func oldest(sh *shard, size int) []uint64 {
 		hash      uint64
 		age, size uint32
 	}
-	entries := make([]entry, 0, len(sh.rows))
-	for hash, m := range sh.rows {
+	entries := make([]entry, 0, sh.rows.len)
+	for hash, m := range sh.rows.all() {
 		// By age, which does not mind that the numbers come round.
 		entries = append(entries, entry{hash, sh.writes - m.body, m.size})
 	}

@@ -46,7 +46,7 @@ type shard struct {
 	// readers in meanwhile. mu is what guards the rest from readers.
 	turn   sync.Mutex
 	mu     sync.RWMutex
-	rows   map[uint64]meta // by hash
+	rows   table
 	bytes  *arena
 	live   int    // bytes of the rows' entries
 	writes uint32 // gives each its body number
@@ -65,7 +65,7 @@ func newStore(opt *Options, parts []partition, now int64) *store {
 		floorAge:   int64(opt.FloorAge),
 	}
 	for i := range s.shards {
-		s.shards[i] = shard{rows: map[uint64]meta{}, bytes: newArena(spareBytes), floors: newFloors()}
+		s.shards[i] = shard{rows: newTable(0), bytes: newArena(spareBytes), floors: newFloors()}
 		s.shards[i].floors.turnedAt = now
 	}
 	return s
@@ -88,14 +88,14 @@ func (sh *shard) unlock() {
 
 // put writes a row and remove drops one, under the shard's lock.
 func (s *store) put(sh *shard, hash uint64, m meta) {
-	sh.live += int(m.size) - int(sh.rows[hash].size)
-	sh.rows[hash] = m
+	old := sh.rows.put(hash, m)
+	sh.live += int(m.size) - int(old.size)
 	s.stamp(hash).Add(1)
 }
 
 func (s *store) remove(sh *shard, hash uint64) {
-	sh.live -= int(sh.rows[hash].size)
-	delete(sh.rows, hash)
+	old := sh.rows.remove(hash)
+	sh.live -= int(old.size)
 	s.stamp(hash).Add(1)
 }
 
@@ -111,9 +111,12 @@ type sighting struct {
 func (s *store) read(name []byte, hash uint64, from int) (envelope []byte, row meta, ok bool) {
 	sh := s.shard(hash)
 	sh.mu.RLock()
-	if row, ok = sh.rows[hash]; ok {
-		if envelope, ok = unpack(sh.bytes.get(row.at), name); ok {
-			envelope = append([]byte(nil), envelope[from:]...)
+	if m := sh.rows.get(hash); m != nil {
+		row = *m
+		var kept []byte
+		if kept, ok = unpack(sh.bytes.get(row.at), name); ok {
+			envelope = make([]byte, len(kept)-from)
+			copy(envelope, kept[from:])
 		}
 	}
 	sh.mu.RUnlock()
@@ -130,10 +133,12 @@ func (s *store) look(see *sighting) bool {
 	sh := s.shard(see.hash)
 	sh.mu.RLock()
 	defer sh.mu.RUnlock()
-	row, ok := sh.rows[see.hash]
-	ok = ok && row.body == see.row.body
-	see.row, see.stamp = row, stamp.Load()
-	return ok
+	row := sh.rows.get(see.hash)
+	if row == nil || row.body != see.row.body {
+		return false
+	}
+	see.row, see.stamp = *row, stamp.Load()
+	return true
 }
 
 // floor is the version below which nothing of the key is kept.
@@ -150,7 +155,7 @@ func (s *store) standing(hash uint64, now int64) (floor, resident rowtide.Versio
 	sh := s.shard(hash)
 	sh.mu.RLock()
 	defer sh.mu.RUnlock()
-	if m, ok := sh.rows[hash]; ok && now < m.hardAt() && !m.has(metaDegraded) {
+	if m := sh.rows.get(hash); m != nil && now < m.hardAt() && !m.has(metaDegraded) {
 		resident = m.version
 	}
 	return sh.floors.of(hash), resident
@@ -164,13 +169,13 @@ func (s *store) raise(hash uint64, part uint16, v rowtide.Version, now int64) (r
 	defer sh.unlock()
 	sh.floors.raise(hash, part, v)
 	s.turnFloors(sh, now)
-	m, ok := sh.rows[hash]
-	if ok && m.version < v {
+	m := sh.rows.get(hash)
+	if m != nil && m.version < v {
 		m.flags |= metaInvalid
 		m.quiet = 0 // what failed before the change is no reason not to try now
-		s.put(sh, hash, m)
+		s.put(sh, hash, *m)
 	}
-	return ok
+	return m != nil
 }
 
 func (s *store) turnFloors(sh *shard, now int64) {
@@ -209,17 +214,17 @@ func (s *store) keep(c *candidate, now int64) Refusal {
 		}
 	}
 	next := c.meta()
-	if old, ok := sh.rows[c.hash]; ok && now < old.hardAt() && !old.has(metaDegraded) {
+	if old := sh.rows.get(c.hash); old != nil && now < old.hardAt() && !old.has(metaDegraded) {
 		if c.degraded && !old.has(metaInvalid) {
 			return RefusedOlder
 		}
 		// What was read after a doubt arose stands above what was kept before it.
-		what := yield(&old, &next, max(c.turnedAt, s.parts[c.part].suspectBefore.Load()))
+		what := yield(old, &next, max(c.turnedAt, s.parts[c.part].suspectBefore.Load()))
 		if what == keepOld {
 			return RefusedOlder
 		}
-		if what == touchOld && !c.mends || same(sh, c, &old, envelope) {
-			next.touch(&old, what)
+		if what == touchOld && !c.mends || same(sh, c, old, envelope) {
+			next.touch(old, what)
 			s.put(sh, c.hash, next)
 			return 0
 		}
@@ -245,14 +250,15 @@ func (s *store) standIn(c *candidate, floor rowtide.Version, doubt, now int64) {
 	defer sh.unlock()
 	c.entry.Version = 0
 	next := c.meta()
-	old, ok := sh.rows[c.hash]
+	old := sh.rows.get(c.hash)
 	known := sh.floors.of(c.hash)
-	if ok && now < old.hardAt() && !old.has(metaDegraded) && old.version > 0 && old.version >= known {
+	if old != nil && now < old.hardAt() && !old.has(metaDegraded) && old.version > 0 && old.version >= known {
 		if old.verified > doubt && !c.mends {
 			return
 		}
-		old.flags = old.flags&^(metaFill|metaEmpty) | next.flags
-		next = old
+		kept := *old
+		kept.flags = kept.flags&^(metaFill|metaEmpty) | next.flags
+		next = kept
 	}
 	next.flags |= metaInvalid
 	next.hush(now, false)
@@ -350,9 +356,9 @@ func (s *store) hush(hash uint64, now int64, refresh bool) {
 	sh := s.shard(hash)
 	sh.lock()
 	defer sh.unlock()
-	if m, ok := sh.rows[hash]; ok {
+	if m := sh.rows.get(hash); m != nil {
 		m.hush(now, refresh)
-		s.put(sh, hash, m)
+		s.put(sh, hash, *m)
 	}
 }
 
@@ -365,7 +371,7 @@ func (s *store) stats() StoreStats {
 	for i := range s.shards {
 		sh := &s.shards[i]
 		sh.mu.RLock()
-		st.Entries += len(sh.rows)
+		st.Entries += sh.rows.len
 		st.Floors += sh.floors.len()
 		st.Live += sh.live
 		st.Bytes += sh.bytes.queue.Capacity()

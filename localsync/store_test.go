@@ -43,7 +43,7 @@ func wantInStep(t *testing.T, s *store) StoreStats {
 	for i := range s.shards {
 		sh := &s.shards[i]
 		live := 0
-		for hash, m := range sh.rows {
+		for hash, m := range sh.rows.all() {
 			live += int(m.size)
 			if blob := sh.bytes.get(m.at); footprint(blob) != int(m.size) {
 				t.Fatalf("shard %d: row %x of %d bytes has %d", i, hash, m.size, len(blob))

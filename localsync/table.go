@@ -1,0 +1,118 @@
+package localsync
+
+import (
+	"iter"
+	"math/bits"
+	"math/rand/v2"
+)
+
+// table is a shard's side table: the rows of what is resident, by hash. It is linear
+// probing, for a row to be one line of the processor's cache: in a map it is three, each
+// of which a read of 100 MB at random has to wait for. No row has a pointer.
+type table struct {
+	slots []tableSlot
+	len   int
+	// spread is odd and random, lest who knows the hashes of the keys could choose many
+	// that belong in one place.
+	spread uint64
+}
+
+type tableSlot struct {
+	hash uint64
+	meta meta
+	full bool
+	_    [7]byte // to 64 bytes
+}
+
+// newTable has room for n rows before it grows.
+func newTable(n int) table {
+	return table{slots: make([]tableSlot, n+n/4+1), spread: rand.Uint64() | 1}
+}
+
+// home is where the search for a hash begins.
+func (t *table) home(hash uint64) int {
+	at, _ := bits.Mul64(hash*t.spread, uint64(len(t.slots)))
+	return int(at)
+}
+
+func (t *table) after(at int) int {
+	if at++; at < len(t.slots) {
+		return at
+	}
+	return 0
+}
+
+// find is the slot of the hash, or the free one where its search ends.
+func (t *table) find(hash uint64) (at int) {
+	for at = t.home(hash); t.slots[at].full && t.slots[at].hash != hash; {
+		at = t.after(at)
+	}
+	return at
+}
+
+// get is the row of the hash, or nil. It is good until the next put or remove.
+func (t *table) get(hash uint64) *meta {
+	if s := &t.slots[t.find(hash)]; s.full {
+		return &s.meta
+	}
+	return nil
+}
+
+// put writes a row and returns the one before.
+func (t *table) put(hash uint64, m meta) (old meta) {
+	s := &t.slots[t.find(hash)]
+	if old = s.meta; !s.full {
+		if t.len++; t.len > len(t.slots)/5*4 {
+			t.grow()
+			s = &t.slots[t.find(hash)]
+		}
+	}
+	*s = tableSlot{hash: hash, meta: m, full: true}
+	return old
+}
+
+func (t *table) grow() {
+	next := newTable(t.len + t.len/4)
+	for hash, m := range t.all() {
+		next.slots[next.find(hash)] = tableSlot{hash: hash, meta: *m, full: true}
+	}
+	next.len = t.len
+	*t = next
+}
+
+// remove drops a row and returns it. Those behind that had to give way to it move up.
+func (t *table) remove(hash uint64) (old meta) {
+	gap := t.find(hash)
+	if !t.slots[gap].full {
+		return old
+	}
+	old = t.slots[gap].meta
+	t.len--
+	for at := t.after(gap); t.slots[at].full; at = t.after(at) {
+		if t.distance(t.home(t.slots[at].hash), at) >= t.distance(gap, at) { // its search passes the gap
+			t.slots[gap] = t.slots[at]
+			gap = at
+		}
+	}
+	t.slots[gap] = tableSlot{}
+	return old
+}
+
+// distance is how many slots a search goes on from one to another.
+func (t *table) distance(from, to int) int {
+	if to < from {
+		to += len(t.slots)
+	}
+	return to - from
+}
+
+// all are the rows, in no order. None may be put or removed meanwhile.
+func (t *table) all() iter.Seq2[uint64, *meta] {
+	return func(yield func(uint64, *meta) bool) {
+		for i := range t.slots {
+			if s := &t.slots[i]; s.full && !yield(s.hash, &s.meta) {
+				return
+			}
+		}
+	}
+}
