@@ -33,9 +33,8 @@ func (in intake) Record(part int32, record []byte) {
 	}
 	s := l.streams[part]
 	if !s.heads.heard {
-		// Whether the record before this one came before the pin or was lost nobody can
-		// tell. What was kept since is checked (race R11).
-		c.doubt(l, part, now-1)
+		// Not up to now: what this very record brings is kept as of now.
+		c.concerning(part, func(p *partition) { raise(&p.firstBefore, now-1) })
 	}
 	if s.heads.observe(&b, now) {
 		c.suspect(part, now, fmt.Errorf("producer %x at %d: %w", b.Producer, b.Sequence, errHole))
@@ -92,10 +91,9 @@ func (in intake) Partitions(n int32) {
 // suspect puts everything of a partition in doubt with one store: no walk, no
 // flush, no stampede. Each entry is checked against Redis when it is next read.
 func (c *Cache) suspect(part int32, now int64, cause error) {
-	l := c.layout.Load()
-	c.doubt(l, part, now)
+	c.concerning(part, func(p *partition) { p.suspect(now) })
 	c.bs.gaps.Add(1)
-	if int(part) < len(l.streams) { // else it has just gone
+	if l := c.layout.Load(); int(part) < len(l.streams) { // else it has just gone
 		l.streams[part].gaps.Add(1)
 		l.streams[part].lostAt.Store(now)
 	}
@@ -104,13 +102,14 @@ func (c *Cache) suspect(part int32, now int64, cause error) {
 	c.opt.Observer.Suspect(part, cause)
 }
 
-func (c *Cache) doubt(l *layout, part int32, now int64) {
-	if l.mixed {
+// concerning calls do with each part of the keys that may be told of on a partition.
+func (c *Cache) concerning(part int32, do func(*partition)) {
+	if c.layout.Load().mixed {
 		for i := range c.parts {
-			c.parts[i].suspect(now)
+			do(&c.parts[i])
 		}
 	} else if int(part) < len(c.parts) {
-		c.parts[part].suspect(now)
+		do(&c.parts[part])
 	}
 }
 

@@ -24,7 +24,7 @@ func (s *store) compact(sh *shard, need int, now int64) {
 		s.evictions.Add(uint64(len(old)))
 	}
 	live := sh.live + need
-	next, rows := newArena(min(live+live/4+spareBytes, s.share)), newTable(sh.rows.len+1)
+	next, rows := newArena(min(live+live/4+spareBytes, s.share)), newTable(sh.rows.len+sh.rows.len/4+1)
 	for hash, m := range sh.rows.all() {
 		moved := *m // readers see the old one
 		moved.at = next.add(sh.bytes.get(m.at))

@@ -49,7 +49,8 @@
 // Gaps. Records carry a dense sequence per producer and partition, heartbeats
 // repeat its head, and a restarted daemon says what it goes on from. A hole puts the
 // partition's entries in doubt with one store to memory; each is checked against Redis
-// when it is next read. Nothing is flushed.
+// when it is next read. Nothing is flushed. What was kept before a partition's first
+// record is checked likewise: whether one was lost in front of it nothing can tell.
 //
 // Silence. What was not heard for [Options].Silence may have changed: reads say
 // Degraded, and what is older than MaxStale is checked. A daemon that has lost its

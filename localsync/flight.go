@@ -61,13 +61,17 @@ func (m *core) claim(a *attempt, f *flight) rowtide.Version {
 }
 
 func (m *core) blind(a *attempt, f *flight) bool {
-	at := max(m.doubt(f.part), m.live.announcedAt)
+	p := &m.c.parts[f.part]
+	at := max(p.suspectBefore.Load(), m.live.turnedAt.Load(), m.live.announcedAt)
+	if a.watermark > 0 { // of another partition: this one's first record came late
+		at = max(at, p.firstBefore.Load())
+	}
 	return at != never && a.began <= at+int64(m.c.opt.ReplicaLag)
 }
 
 // doubt is the instant up to which all that was verified may have missed a change.
 func (m *core) doubt(part uint16) int64 {
-	return max(m.c.parts[part].suspectBefore.Load(), m.live.turnedAt.Load())
+	return max(m.c.parts[part].doubt(), m.live.turnedAt.Load())
 }
 
 // dubious reports whether some node loaded what Redis holds at about the time that records

@@ -16,6 +16,10 @@ type partition struct {
 	// suspectBefore: entries verified before this instant may have missed an
 	// invalidation. Marking a whole partition is one store, whatever it holds.
 	suspectBefore atomic.Int64
+	// firstBefore: entries verified up to this instant were kept before the first record
+	// came. One before it may have been lost, which nothing can tell (race R11); so they
+	// are checked as well. It says nothing against what is under way.
+	firstBefore atomic.Int64
 	// heardAt is since when nothing more was heard of these keys, knownAt since when
 	// something may have been committed that was not: earlier, while the daemon is behind.
 	heardAt, knownAt atomic.Int64
@@ -32,6 +36,7 @@ func newPartitions(n int32, heardAt int64) []partition {
 	ps := make([]partition, n)
 	for i := range ps {
 		ps[i].suspectBefore.Store(never)
+		ps[i].firstBefore.Store(never)
 		ps[i].forgotAt.Store(never)
 		ps[i].heardAt.Store(heardAt)
 		ps[i].knownAt.Store(heardAt)
@@ -50,6 +55,9 @@ func (p *partition) forget(now int64, v rowtide.Version) {
 
 // suspect marks all that was verified before now.
 func (p *partition) suspect(now int64) { raise(&p.suspectBefore, now) }
+
+// doubt is the instant up to which what was verified is to be checked.
+func (p *partition) doubt() int64 { return max(p.suspectBefore.Load(), p.firstBefore.Load()) }
 
 func raise(a *atomic.Int64, v int64) {
 	for old := a.Load(); v > old && !a.CompareAndSwap(old, v); {

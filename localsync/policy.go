@@ -101,8 +101,8 @@ type ModuleConfig[K comparable] struct {
 	//
 	// Defaults to half of LoadTimeout.
 	LeaseWait time.Duration
-	// Objects is how many decoded values are kept beside their bytes, and up to a
-	// quarter more, so that a read need not decode: about as many as the module has
+	// Objects is how many decoded values are kept beside their bytes, and up to a quarter
+	// and seven more, so that a read need not decode: about as many as the module has
 	// popular keys. Their memory is not part of Options.MaxBytes. All readers get the
 	// same value and must not change what it points to; they are never given one that
 	// the bytes would not have been good for.

@@ -223,3 +223,22 @@ func TestR11_WhatWasKeptBeforeTheFirstRecordIsChecked(t *testing.T) {
 		t.Errorf("%d gaps told, want none: every node begins so", got)
 	}
 }
+
+// What is under way when the first record comes is not done again: it is checked when it
+// is next read, as all that was kept before.
+func TestR11_LoadUnderWayAtTheFirstRecordCounts(t *testing.T) {
+	n, o := newNode(t), newOrigin()
+	m := n.events(o)
+	o.set(1, "of the source")
+	reached, release := pause(o)
+	ch := ask(t.Context(), m, 1)
+	await(t, "the load", reached)
+	n.clock.ns.Add(int64(time.Millisecond))
+	n.beat()
+	close(release)
+	if a := reply(t, ch); a.err != nil || a.value != "of the source" || o.loads() != 1 {
+		t.Fatalf("%+v after %d loads, want the value after one", a, o.loads())
+	}
+	n.put(1, 90, "of the change")
+	want(t, m, 1, "of the change")
+}

@@ -115,8 +115,9 @@ func (s *store) read(name []byte, hash uint64, from int) (envelope []byte, row m
 		row = *m
 		var kept []byte
 		if kept, ok = unpack(sh.bytes.get(row.at), name); ok {
-			envelope = make([]byte, len(kept)-from)
-			copy(envelope, kept[from:])
+			kept = kept[from:]
+			envelope = make([]byte, len(kept)) // not cleared before: the compiler sees the copy
+			copy(envelope, kept)
 		}
 	}
 	sh.mu.RUnlock()
@@ -219,7 +220,7 @@ func (s *store) keep(c *candidate, now int64) Refusal {
 			return RefusedOlder
 		}
 		// What was read after a doubt arose stands above what was kept before it.
-		what := yield(old, &next, max(c.turnedAt, s.parts[c.part].suspectBefore.Load()))
+		what := yield(old, &next, max(c.turnedAt, s.parts[c.part].doubt()))
 		if what == keepOld {
 			return RefusedOlder
 		}
@@ -273,10 +274,16 @@ func (s *store) standIn(c *candidate, floor rowtide.Version, doubt, now int64) {
 func (s *store) write(sh *shard, hash uint64, m meta, blob []byte, now int64) {
 	sh.writes++
 	m.body, m.size = sh.writes, uint32(footprint(blob))
-	if !sh.bytes.fits(blob) {
-		sh.mu.Unlock() // readers need not wait; what was decided so far stands
+	switch { // readers need not wait; what was decided so far stands
+	case !sh.bytes.fits(blob):
+		sh.mu.Unlock()
 		s.compact(sh, int(m.size), now)
 		sh.mu.Lock()
+	case sh.rows.full():
+		sh.mu.Unlock()
+		rows := sh.rows.larger()
+		sh.mu.Lock()
+		sh.rows = rows
 	}
 	m.at = sh.bytes.add(blob)
 	s.put(sh, hash, m)

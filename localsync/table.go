@@ -12,9 +12,9 @@ import (
 type table struct {
 	slots []tableSlot
 	len   int
-	// spread is odd and random, lest who knows the hashes of the keys could choose many
-	// that belong in one place.
-	spread uint64
+	// seed is random, lest who knows the hashes of the keys could choose many that
+	// belong in one place.
+	seed uint64
 }
 
 type tableSlot struct {
@@ -24,14 +24,29 @@ type tableSlot struct {
 	_    [7]byte // to 64 bytes
 }
 
-// newTable has room for n rows before it grows.
+// newTable has room for n rows: a slot in five stays free, for searches to be short.
 func newTable(n int) table {
-	return table{slots: make([]tableSlot, n+n/4+1), spread: rand.Uint64() | 1}
+	return table{slots: make([]tableSlot, n+n/4+1), seed: rand.Uint64()}
 }
 
-// home is where the search for a hash begins.
+// full reports whether there is no room for one more row.
+func (t *table) full() bool { return (t.len+1)*5 > len(t.slots)*4 }
+
+// larger is a copy with room for a quarter more.
+func (t *table) larger() table {
+	next := newTable(t.len + t.len/4 + 1)
+	for hash, m := range t.all() {
+		next.put(hash, *m)
+	}
+	return next
+}
+
+// home is where the search for a hash begins. Both halves of the product are needed: the
+// hashes of names that differ in a digit or two are in a row, and so would be their homes.
 func (t *table) home(hash uint64) int {
-	at, _ := bits.Mul64(hash*t.spread, uint64(len(t.slots)))
+	const odd = 0x9E37_79B9_7F4A_7C15
+	high, low := bits.Mul64(hash^t.seed, odd)
+	at, _ := bits.Mul64(high^low, uint64(len(t.slots)))
 	return int(at)
 }
 
@@ -50,7 +65,8 @@ func (t *table) find(hash uint64) (at int) {
 	return at
 }
 
-// get is the row of the hash, or nil. It is good until the next put or remove.
+// get is the row of the hash, or nil. It is good until the next put or remove, or until
+// the table is replaced.
 func (t *table) get(hash uint64) *meta {
 	if s := &t.slots[t.find(hash)]; s.full {
 		return &s.meta
@@ -58,26 +74,18 @@ func (t *table) get(hash uint64) *meta {
 	return nil
 }
 
-// put writes a row and returns the one before.
+// put writes a row and returns the one before. A row that is new needs room.
 func (t *table) put(hash uint64, m meta) (old meta) {
 	s := &t.slots[t.find(hash)]
-	if old = s.meta; !s.full {
-		if t.len++; t.len > len(t.slots)/5*4 {
-			t.grow()
-			s = &t.slots[t.find(hash)]
+	if !s.full {
+		if t.full() {
+			panic("the side table is full") // a search for what is not there would not end
 		}
+		t.len++
 	}
+	old = s.meta
 	*s = tableSlot{hash: hash, meta: m, full: true}
 	return old
-}
-
-func (t *table) grow() {
-	next := newTable(t.len + t.len/4)
-	for hash, m := range t.all() {
-		next.slots[next.find(hash)] = tableSlot{hash: hash, meta: *m, full: true}
-	}
-	next.len = t.len
-	*t = next
 }
 
 // remove drops a row and returns it. Those behind that had to give way to it move up.

@@ -3,6 +3,7 @@ package simulation
 import (
 	"context"
 	"errors"
+	"math"
 	"time"
 
 	"github.com/rowtide/rowtide"
@@ -72,6 +73,9 @@ func (b *nodeBus) Control(_ context.Context, apply func(key string, value []byte
 // Run implements localsync.Bus.
 func (b *nodeBus) Run(ctx context.Context, sink localsync.Sink) error {
 	w := b.n.w
+	if w.off.first {
+		b.forge(sink)
+	}
 	if w.off.pin {
 		pass(b.n.dice.upTo(300 * time.Millisecond))
 		b.pin()
@@ -95,6 +99,22 @@ func (b *nodeBus) Run(ctx context.Context, sink localsync.Sink) error {
 			b.ring()
 		} else {
 			b.caughtUp()
+		}
+	}
+}
+
+// forge tells of the highest sequence that there can be, before anything was kept.
+func (b *nodeBus) forge(sink localsync.Sink) {
+	topic := b.n.w.topic
+	for p, end := range topic.ends() {
+		part := int32(p) //nolint:gosec // a handful
+		if last, _ := topic.fetch(part, max(end-1, 0), 1); len(last) > 0 {
+			r, err := rowtide.DecodeBatch(last[0].bytes)
+			if err != nil {
+				panic(err)
+			}
+			beat := rowtide.Batch{Producer: r.Producer, Sequence: math.MaxUint64, SentAt: time.Now()}
+			sink.Record(part, beat.AppendBatch(nil))
 		}
 	}
 }

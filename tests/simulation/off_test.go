@@ -18,6 +18,7 @@ type off struct {
 	gaps       bool // records are numbered as they arrive, so that none ever misses
 	silence    bool // a silent bus is never noticed
 	pin        bool // a node reads the end of the log some time after its store is open (R11)
+	first      bool // the first record that a node hears is forged, and says that none is missing from then on (R11)
 	fills      bool // a loader fills a missing key by itself, whatever the node knows (R6)
 	epochs     bool // a new source's positions do not start a new epoch
 	order      bool // Kafka first, then Redis, without waiting for it
