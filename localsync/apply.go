@@ -32,7 +32,8 @@ func (in intake) Record(part int32, record []byte) {
 		return
 	}
 	s := l.streams[part]
-	if !s.heads.heard {
+	first := !s.heads.heard
+	if first {
 		// Not up to now: what this very record brings is kept as of now.
 		c.concerning(part, func(p *partition) { raise(&p.firstBefore, now-1) })
 	}
@@ -53,7 +54,6 @@ func (in intake) Record(part int32, record []byte) {
 		c.parts[part].toldTo.Store(uint64(s.upTo))
 	}
 	s.lag.Store(c.bs.heard(&b, c.opt.Now()))
-	first := !s.pace.heard
 	late, current := s.pace.current(now, int64(b.SentAt.Sub(c.clock.start)), int64(c.opt.Silence))
 	if !current {
 		return

@@ -21,7 +21,8 @@ type objects[K comparable, V any] struct {
 	mu   sync.Mutex // of writers
 }
 
-// ways are the objects of a set, which is then a line of the processor's cache.
+// ways are the objects of a set, which is then a line of the processor's cache (but for
+// tables of some hundreds of objects, in front of which Go puts eight bytes).
 const ways = 7
 
 type objectSet[K comparable, V any] struct {

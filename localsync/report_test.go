@@ -1,38 +1,19 @@
 package localsync_test
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"log/slog"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/alicebob/miniredis/v2/server"
 
+	"github.com/rowtide/rowtide/internal/testenv"
 	"github.com/rowtide/rowtide/localsync"
 )
-
-// logged is a log that can be read while it is written.
-type logged struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logged) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logged) count(words string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Count(l.b.String(), words)
-}
 
 func nodes(t *testing.T, n *node) []localsync.NodeReport {
 	t.Helper()
@@ -43,7 +24,7 @@ func nodes(t *testing.T, n *node) []localsync.NodeReport {
 	return got
 }
 
-func reporting(name string, log *logged) func(*localsync.Options) {
+func reporting(name string, log *testenv.Log) func(*localsync.Options) {
 	return func(o *localsync.Options) {
 		o.Node, o.ReportEvery = name, 2*time.Millisecond
 		o.Logger = slog.New(slog.NewTextHandler(log, nil))
@@ -51,7 +32,7 @@ func reporting(name string, log *logged) func(*localsync.Options) {
 }
 
 func TestReport_TellsStatsUntilClose(t *testing.T) {
-	n := newNode(t, reporting("web-1", &logged{}))
+	n := newNode(t, reporting("web-1", &testenv.Log{}))
 	m := n.events(newOrigin())
 	n.commit(1, 10, "one")
 	want(t, m, 1, "one")
@@ -106,7 +87,7 @@ func TestReport_SwitchedOffWritesNothing(t *testing.T) {
 }
 
 func TestReport_ReadOnlyRedisIsToldOnceAndReadsGoOn(t *testing.T) {
-	log := &logged{}
+	log := &testenv.Log{}
 	n := newNode(t, reporting("web-1", log))
 	m := n.events(newOrigin())
 	eventually(t, "a report", func() bool { return len(nodes(t, n)) == 1 })
@@ -121,8 +102,8 @@ func TestReport_ReadOnlyRedisIsToldOnceAndReadsGoOn(t *testing.T) {
 	})
 	eventually(t, "several refused reports", func() bool { return refused.Load() > 5 })
 	n.mr.Server().SetPreHook(n.intercept)
-	eventually(t, "reports again", func() bool { return log.count("reports to redis again") == 1 })
-	if got := log.count("cannot report"); got != 1 {
+	eventually(t, "reports again", func() bool { return strings.Count(log.String(), "reports to redis again") == 1 })
+	if got := strings.Count(log.String(), "cannot report"); got != 1 {
 		t.Errorf("the refusal was told %d times", got)
 	}
 	n.commit(1, 10, "one")
@@ -134,7 +115,7 @@ func TestReport_NodesTakeDifferentPlaces(t *testing.T) {
 	first := newNode(t)
 	const fleet = 12
 	for i := range fleet {
-		newNode(t, reporting(fmt.Sprintf("web-%02d", i), &logged{}), func(o *localsync.Options) { o.Redis = first.rdb })
+		newNode(t, reporting(fmt.Sprintf("web-%02d", i), &testenv.Log{}), func(o *localsync.Options) { o.Redis = first.rdb })
 	}
 	for range 3 { // stays so
 		eventually(t, "all nodes are told", func() bool { return len(nodes(t, first)) == fleet })
@@ -164,7 +145,7 @@ func TestReport_LeavesATakenPlaceAlone(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	late := newNode(t, reporting("late", &logged{}), func(o *localsync.Options) { o.Redis = n.rdb })
+	late := newNode(t, reporting("late", &testenv.Log{}), func(o *localsync.Options) { o.Redis = n.rdb })
 	eventually(t, "the late node is told", func() bool {
 		for _, r := range nodes(t, n) {
 			if r.Node == "late" {

@@ -88,14 +88,12 @@ func (sh *shard) unlock() {
 
 // put writes a row and remove drops one, under the shard's lock.
 func (s *store) put(sh *shard, hash uint64, m meta) {
-	old := sh.rows.put(hash, m)
-	sh.live += int(m.size) - int(old.size)
+	sh.live += int(m.size) - int(sh.rows.put(hash, m).size)
 	s.stamp(hash).Add(1)
 }
 
 func (s *store) remove(sh *shard, hash uint64) {
-	old := sh.rows.remove(hash)
-	sh.live -= int(old.size)
+	sh.live -= int(sh.rows.remove(hash).size)
 	s.stamp(hash).Add(1)
 }
 
@@ -171,12 +169,16 @@ func (s *store) raise(hash uint64, part uint16, v rowtide.Version, now int64) (r
 	sh.floors.raise(hash, part, v)
 	s.turnFloors(sh, now)
 	m := sh.rows.get(hash)
-	if m != nil && m.version < v {
-		m.flags |= metaInvalid
-		m.quiet = 0 // what failed before the change is no reason not to try now
-		s.put(sh, hash, *m)
+	if m == nil {
+		return false
 	}
-	return m != nil
+	if m.version < v {
+		next := *m
+		next.flags |= metaInvalid
+		next.quiet = 0 // what failed before the change is no reason not to try now
+		s.put(sh, hash, next)
+	}
+	return true
 }
 
 func (s *store) turnFloors(sh *shard, now int64) {
@@ -364,8 +366,9 @@ func (s *store) hush(hash uint64, now int64, refresh bool) {
 	sh.lock()
 	defer sh.unlock()
 	if m := sh.rows.get(hash); m != nil {
-		m.hush(now, refresh)
-		s.put(sh, hash, *m)
+		next := *m
+		next.hush(now, refresh)
+		s.put(sh, hash, next)
 	}
 }
 

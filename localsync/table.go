@@ -41,8 +41,8 @@ func (t *table) larger() table {
 	return next
 }
 
-// home is where the search for a hash begins. Both halves of the product are needed: the
-// hashes of names that differ in a digit or two are in a row, and so would be their homes.
+// home is where the search for a hash begins. Hashes of names that differ in a digit or
+// two are not far from each other; both halves of the product scatter them.
 func (t *table) home(hash uint64) int {
 	const odd = 0x9E37_79B9_7F4A_7C15
 	high, low := bits.Mul64(hash^t.seed, odd)
@@ -65,8 +65,8 @@ func (t *table) find(hash uint64) (at int) {
 	return at
 }
 
-// get is the row of the hash, or nil. It is good until the next put or remove, or until
-// the table is replaced.
+// get is the row of the hash, or nil, for reading only. It is good until the next put or
+// remove, or until the table is replaced.
 func (t *table) get(hash uint64) *meta {
 	if s := &t.slots[t.find(hash)]; s.full {
 		return &s.meta

@@ -47,8 +47,8 @@ func TestRedis_RefusalIsToldAndNothingIsLost(t *testing.T) {
 			t.Run(tt.name+"/"+p.Name, func(t *testing.T) {
 				s := privateRedis(t, testenv.Options{Bin: p.Bin, ACL: []string{user}, Flags: []string{"--busy-reply-threshold", "20"}})
 				rdb := dial(t, &redis.Options{Addr: s.Addr, Username: "daemon", Password: "pw"})
-				obs, log := newObserver(), &logged{}
-				r := publisher.NewRedis(rdb, "p", log.logger(), obs)
+				obs, log := newObserver(), &testenv.Log{}
+				r := publisher.NewRedis(rdb, "p", loggerTo(log), obs)
 				before, after := entry(0, 1), []rowtide.Entry{entry(1, 2), entry(2, 2)}
 				if err := r.Overwrite(testContext(t), []rowtide.Entry{before}); err != nil {
 					t.Fatal(err)
@@ -104,8 +104,8 @@ func endlessScript(t *testing.T, s *testenv.RedisServer) {
 func TestRedis_LoadingIsWaitedFor(t *testing.T) {
 	// So slow, in microseconds per command, that loading is seen for sure.
 	s := privateRedis(t, testenv.Options{AppendOnly: true, Flags: []string{"--key-load-delay", "300", "--aof-use-rdb-preamble", "no"}})
-	rdb, obs, log := dial(t, &redis.Options{Addr: s.Addr}), newObserver(), &logged{}
-	r := publisher.NewRedis(rdb, "p", log.logger(), obs)
+	rdb, obs, log := dial(t, &redis.Options{Addr: s.Addr}), newObserver(), &testenv.Log{}
+	r := publisher.NewRedis(rdb, "p", loggerTo(log), obs)
 	var all []rowtide.Entry
 	for i := range 5000 {
 		all = append(all, entry(i, 1))
@@ -147,8 +147,8 @@ func TestRedis_LoadingIsWaitedFor(t *testing.T) {
 // Each module with a key of another type is told, once.
 func TestRedis_WrongTypeIsLoggedOncePerModule(t *testing.T) {
 	s := privateRedis(t, testenv.Options{})
-	rdb, obs, log := dial(t, &redis.Options{Addr: s.Addr}), newObserver(), &logged{}
-	r := publisher.NewRedis(rdb, "p", log.logger(), obs, withPlain())
+	rdb, obs, log := dial(t, &redis.Options{Addr: s.Addr}), newObserver(), &testenv.Log{}
+	r := publisher.NewRedis(rdb, "p", loggerTo(log), obs, withPlain())
 	all := []rowtide.Entry{entry(1, 1), entry(2, 1), legacy(1, 1)}
 	rdb.HSet(testContext(t), "p:event:1:1", "f", "v")
 	rdb.HSet(testContext(t), "p:event:1:2", "f", "v")

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
-	"sync"
 	"testing"
 	"time"
 
@@ -139,25 +138,7 @@ func held(k rowtide.Key, value, beside *redis.StringCmd) (rowtide.Version, []byt
 	return v, b, nil
 }
 
-// logged is a log to look into.
-type logged struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *logged) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(p)
-}
-
-func (l *logged) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.String()
-}
-
-func (l *logged) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
+func loggerTo(l *testenv.Log) *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
 
 // eventually asks until the answer is yes.
 func eventually(t *testing.T, what string, ask func() bool) {

@@ -53,7 +53,7 @@ func (b *nodeBus) Open(context.Context) (int32, error) {
 	if !b.n.w.off.pin {
 		b.pin()
 	}
-	return int32(b.n.w.partitions), nil //nolint:gosec // a handful
+	return b.n.w.partitions, nil
 }
 
 func (b *nodeBus) pin() {
@@ -106,9 +106,9 @@ func (b *nodeBus) Run(ctx context.Context, sink localsync.Sink) error {
 // forge tells of the highest sequence that there can be, before anything was kept.
 func (b *nodeBus) forge(sink localsync.Sink) {
 	topic := b.n.w.topic
-	for p, end := range topic.ends() {
-		part := int32(p) //nolint:gosec // a handful
-		if last, _ := topic.fetch(part, max(end-1, 0), 1); len(last) > 0 {
+	ends := topic.ends()
+	for part := range b.n.w.partitions {
+		if last, _ := topic.fetch(part, max(ends[part]-1, 0), 1); len(last) > 0 {
 			r, err := rowtide.DecodeBatch(last[0].bytes)
 			if err != nil {
 				panic(err)
@@ -147,9 +147,9 @@ func (b *nodeBus) hush(ctx context.Context, sink localsync.Sink) {
 	if n.dice.chance(n.w.hushedLost) {
 		b.next = n.w.topic.ends()
 		n.w.trace.note(everyKey, "finds the log cut", n.id, 0, 0)
-		for p := range b.next {
+		for part := range n.w.partitions {
 			if !n.w.off.gaps {
-				sink.Lost(int32(p), errCut) //nolint:gosec // a handful
+				sink.Lost(part, errCut)
 			}
 		}
 	}
@@ -181,13 +181,12 @@ func (b *nodeBus) deliver(sink localsync.Sink) (more bool) {
 	}
 	b.late = kept
 	b.follow()
-	for p := range b.next {
-		part := int32(p) //nolint:gosec // a handful
-		rs, ok := w.topic.fetch(part, b.next[p], w.fetchMost)
+	for part := range w.partitions {
+		rs, ok := w.topic.fetch(part, b.next[part], w.fetchMost)
 		if !ok {
 			panic("a node asks for records that the topic does not keep")
 		}
-		b.next[p] += len(rs)
+		b.next[part] += len(rs)
 		more = more || len(rs) == w.fetchMost
 		for _, r := range rs {
 			if b.n.dice.chance(w.lost) {

@@ -62,7 +62,7 @@ func (l *lost) keep(n *node, began time.Duration, ids []int64, rows map[int64]in
 			}
 		}
 		delete(l.rows, id)
-		if l.missed[keyOf(int(id)).Partition(int32(n.w.partitions))] >= began { //nolint:gosec // partitions are counted in int32, and a world has four
+		if l.missed[keyOf(int(id)).Partition(n.w.partitions)] >= began {
 			if l.rows == nil {
 				l.rows = map[int64]reading{}
 			}

@@ -6,7 +6,8 @@ import "time"
 // gaps; a span is uniform. Nothing here is a measurement of any real system: the
 // faults are made far more frequent than life, so that their meetings happen.
 type rates struct {
-	fleet, keys, partitions, readers int
+	fleet, keys, readers int
+	partitions           int32 // as localsync counts them
 
 	commitEvery time.Duration // mean gap between transactions
 	severalKeys float64       // of transactions change two or three rows
